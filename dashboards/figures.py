@@ -1,0 +1,496 @@
+"""Figures of a sweep: interactive ones for the report (plotly), and one picture for MLflow, README and talks (matplotlib).
+
+In: tables and verdicts. Out: plotly figures that are legible on a light and on a dark page, and `summary.png`.
+
+The figures that DDS draws (error distributions, section 3.1), with bands; and the ones that early stopping asks for.
+Rungs are never mixed in one panel; what only survivors of early stopping are in says so. A space has one colour
+everywhere.
+"""
+
+import html
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from plotly.subplots import make_subplots
+
+from sweep.records import Tables
+from sweep.spaces import SPACES
+from sweep.spaces.colours import SPACE_COLOURS
+from sweep.statistics import (
+    Verdict,
+    chance_error_pct,
+    cohort,
+    cost,
+    edf,
+    edf_band,
+    errors_at,
+    errors_by_trial,
+    shared_rung,
+    study_of,
+)
+
+Floats = NDArray[np.float64]
+
+# Above so many points a figure is drawn by WebGL. Below, SVG: it prints sharply, needs no graphics driver, and a
+# browser keeps only about 16 WebGL figures alive at once.
+WEBGL_POINTS = 3_000
+# More learning curves than this makes of points are thinned, so that a report stays small and quick.
+MAX_CURVE_POINTS = 60_000
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How a verdict looks: told apart by shape and word as well as by colour."""
+
+    colour: str
+    plotly_symbol: str
+    matplotlib_marker: str
+    filled: bool
+
+
+MARKS = {
+    "helps": Mark("#2f7ed8", "triangle-left", "<", True),
+    "hurts": Mark("#c2334d", "triangle-right", ">", True),
+    "free": Mark("#6b7a8f", "square", "s", True),
+    "undecided": Mark("#8f8f8f", "circle-open", "o", False),
+}
+
+_GREY = "rgba(128, 128, 128, 0.9)"
+_FAINT = "rgba(128, 128, 128, 0.16)"
+_GRID = "rgba(128, 128, 128, 0.22)"
+
+
+# -- what several figures share --------------------------------------------------------------------------------
+
+
+def rule_label(rule: str) -> str:
+    """A rule's name for people: `widths_up+depths_up` as "widths up + depths up"."""
+    return rule.replace("_", " ").replace("+", " + ")
+
+
+def pair_label(verdict: Verdict) -> str:
+    return f"{SPACES[verdict.space_without].title} → {SPACES[verdict.space_with].title}"
+
+
+def errors_by_space(tables: Tables, *, scale: str, epoch: int) -> dict[str, Floats]:
+    """Each space's errors in percent after `epoch` epochs, in the order of the study."""
+    study = study_of(tables)
+    chance = chance_error_pct(study)
+    return {
+        space: errors_at(tables, scale=scale, space=space, epoch=epoch, chance_error_pct=chance)
+        for space in study.spaces
+    }
+
+
+def error_window(errors: Iterable[Floats]) -> tuple[float, float]:
+    """The errors that an axis shows: all, but for outliers on the bad side (beyond 3 interquartile ranges).
+
+    A few networks at chance level would squeeze all others into a corner; an EDF that ends below 1 still shows them.
+    """
+    pooled = np.concatenate([np.empty(0), *errors])
+    if not len(pooled):
+        return 0.0, 100.0
+    quarter, three_quarters = np.quantile(pooled, [0.25, 0.75])
+    fence = three_quarters + 3 * max(three_quarters - quarter, 1.0)
+    low, high = float(pooled.min()), float(pooled[pooled <= fence].max())
+    padding = 0.04 * max(high - low, 1.0)
+    return max(0.0, low - padding), min(100.0, high + padding)
+
+
+def _steps(errors: Floats, window: tuple[float, float]) -> tuple[Floats, Floats]:
+    """The EDF as corners of a stair from the left to the right edge of the window."""
+    x, share = edf(errors)
+    inside = x <= window[1]
+    x, share = x[inside], share[inside]
+    last = share[-1] if len(share) else 0.0
+    return np.concatenate([[window[0]], x, [window[1]]]), np.concatenate([[0.0], share, [last]])
+
+
+def _rgba(colour: str, opacity: float) -> str:
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red}, {green}, {blue}, {opacity})"
+
+
+# -- plotly ----------------------------------------------------------------------------------------------------
+
+
+def edf_figure(tables: Tables, *, scale: str, epoch: int) -> go.Figure:
+    """The share of each space's networks at or below an error after `epoch` epochs, with pointwise bands."""
+    confidence = study_of(tables).judging.confidence
+    errors = errors_by_space(tables, scale=scale, epoch=epoch)
+    window = error_window(errors.values())
+    grid = np.linspace(*window, 300)
+    figure = go.Figure()
+    for space, found in errors.items():
+        figure.add_traces(_edf_traces(space, found, window, grid, confidence))
+    _dress(figure, height=420, x_title=f"validation error after {epoch} epochs, %", y_title="share of networks")
+    figure.update_xaxes(range=list(window))
+    figure.update_yaxes(range=[-0.02, 1.02], tickformat=".0%")
+    return figure
+
+
+def _edf_traces(
+    space: str, errors: Floats, window: tuple[float, float], grid: Floats, confidence: float
+) -> list[go.Scatter]:
+    title, colour = SPACES[space].title, SPACE_COLOURS[space]
+    low, high = edf_band(errors, grid, confidence=confidence)
+    band = go.Scatter(
+        x=np.concatenate([grid, grid[::-1]]),
+        y=np.concatenate([low, high[::-1]]),
+        fill="toself",
+        fillcolor=_rgba(colour, 0.13),
+        line={"width": 0},
+        hoverinfo="skip",
+        legendgroup=space,
+        showlegend=False,
+    )
+    x, share = _steps(errors, window)
+    line = go.Scatter(
+        x=x,
+        y=share,
+        mode="lines",
+        line={"shape": "hv", "color": colour, "width": 2.5},
+        name=f"{title} (n = {len(errors)})",
+        legendgroup=space,
+        hovertemplate=f"%{{y:.0%}} of {title} at or below %{{x:.1f}} %<extra></extra>",
+    )
+    return [band, line] if len(errors) else [line]
+
+
+def forest_figure(verdicts: Sequence[Verdict]) -> go.Figure:
+    """One row a verdict: the effect and its interval, in points of error, over the margin of "free"."""
+    figure = go.Figure()
+    rows = [_forest_label(verdict, verdicts) for verdict in verdicts]
+    for decision, mark in MARKS.items():
+        drawn = [(row, v) for row, v in zip(rows, verdicts) if v.verdict == decision and v.effect_pct is not None]
+        if drawn:
+            figure.add_trace(_forest_trace(decision, mark, drawn))
+    _dress(figure, height=110 + 58 * len(rows), x_title="points of validation error (with the rule − without)")
+    figure.update_yaxes(categoryorder="array", categoryarray=rows[::-1], range=[-0.6, len(rows) - 0.4], gridcolor=_FAINT)
+    figure.update_xaxes(range=_forest_window(verdicts))
+    if verdicts:
+        margin = verdicts[0].margin_pct
+        figure.add_vrect(x0=-margin, x1=margin, fillcolor=_FAINT, line_width=0, layer="below")
+        figure.add_vline(x=0, line={"color": _GREY, "width": 1})
+    return figure
+
+
+def _forest_label(verdict: Verdict, verdicts: Sequence[Verdict]) -> str:
+    several = len({v.scale for v in verdicts}) > 1
+    place = f"{html.escape(verdict.scale)}, " if several else ""
+    return f"{rule_label(verdict.rule)}<br><sub>{place}{pair_label(verdict)}</sub>"
+
+
+def _forest_window(verdicts: Sequence[Verdict]) -> tuple[float, float]:
+    """Symmetric about 0, so that the sides of "helps" and "hurts" weigh the same."""
+    ends = [e for v in verdicts for e in (v.effect_pct, v.ci_low_pct, v.ci_high_pct, v.margin_pct) if e is not None]
+    reach = 1.08 * max([abs(end) for end in ends], default=1.0) or 1.0
+    return -reach, reach
+
+
+def _forest_trace(decision: str, mark: Mark, drawn: list[tuple[str, Verdict]]) -> go.Scatter:
+    verdicts = [verdict for _, verdict in drawn]
+    reach = [0.0 if v.ci_high_pct is None else v.ci_high_pct - v.effect_pct for v in verdicts]
+    return go.Scatter(
+        x=[v.effect_pct for v in verdicts],
+        y=[row for row, _ in drawn],
+        mode="markers",
+        name=decision,
+        marker={"symbol": mark.plotly_symbol, "size": 13, "color": mark.colour, "line": {"width": 2}},
+        error_x={"type": "data", "array": reach, "color": mark.colour, "thickness": 2.5, "width": 6},
+        customdata=[[f"{v.n_without} + {v.n_with}", v.rung_epochs] for v in verdicts],
+        hovertemplate=f"{decision}: %{{x:+.2f}} points, n = %{{customdata[0]}}, "
+        "after %{customdata[1]} epochs<extra></extra>",
+    )
+
+
+def curves_figure(tables: Tables, *, scale: str) -> go.Figure:
+    """All learning curves of a scale, a panel a space, the rungs marked; a cross where a trial was stopped.
+
+    One trace a space: curves are held apart by gaps. Beyond the first rung only survivors and audited trials go on.
+    """
+    study = study_of(tables)
+    num_columns = min(4, len(study.spaces))
+    num_rows = -(-len(study.spaces) // num_columns)
+    titles = [SPACES[space].title for space in study.spaces]
+    figure = make_subplots(
+        num_rows, num_columns, shared_yaxes="all", subplot_titles=titles, horizontal_spacing=0.02, vertical_spacing=0.16
+    )
+    stride = curve_stride(tables, scale=scale)
+    webgl = cohort(tables.epochs, scale=scale).num_rows / stride > WEBGL_POINTS
+    for index, space in enumerate(study.spaces):
+        place = {"row": index // num_columns + 1, "col": index % num_columns + 1}
+        for trace in _curve_traces(tables, scale, space, stride, webgl):
+            figure.add_trace(trace, **place)
+    _dress(figure, height=70 + 290 * num_rows)
+    figure.update_layout(showlegend=False)
+    figure.update_xaxes(title="epoch", range=[0.7, study.stopping.max_epochs + 0.3], **_epoch_ticks(study.stopping.max_epochs))
+    figure.update_yaxes(title="validation error, %", col=1)
+    for rung in study.stopping.rungs:
+        figure.add_vline(x=rung, line={"color": _GREY, "width": 1, "dash": "dot"})
+    return figure
+
+
+def curve_stride(tables: Tables, *, scale: str) -> int:
+    """Every how many-th learning curve is drawn: 1, all of them, unless there are too many points."""
+    return -(-cohort(tables.epochs, scale=scale).num_rows // MAX_CURVE_POINTS) or 1
+
+
+def _epoch_ticks(max_epochs: int) -> dict[str, int]:
+    return {"tick0": 1, "dtick": 1} if max_epochs <= 10 else {"nticks": 8}
+
+
+def _curve_traces(tables: Tables, scale: str, space: str, stride: int, webgl: bool) -> list[Any]:
+    drawn = cohort(tables.trials, scale=scale, space=space)["trial_id"].to_pylist()[::stride]
+    rows = cohort(tables.epochs, scale=scale, space=space).select(["trial_id", "epoch", "val_error_pct"]).to_pylist()
+    curves: dict[str, list[tuple[float, float]]] = {trial_id: [] for trial_id in drawn}
+    for row in rows:
+        if row["trial_id"] in curves and row["val_error_pct"] is not None:
+            curves[row["trial_id"]].append((row["epoch"], row["val_error_pct"]))
+    gap = (np.nan, np.nan)
+    points = np.array([point for curve in curves.values() for point in (*curve, gap)], dtype=np.float32).reshape(-1, 2)
+    ends = np.array([curves[t][-1] for t in _stopped(tables, scale, space) if curves.get(t)], dtype=np.float32)
+    scatter = go.Scattergl if webgl else go.Scatter
+    shared = {"hovertemplate": "epoch %{x}: %{y:.1f} %<extra></extra>", "name": SPACES[space].title}
+    line = {"color": SPACE_COLOURS[space], "width": 1.3}
+    cross = {"symbol": "x-thin", "size": 6, "line": {"color": SPACE_COLOURS[space], "width": 1.5}}
+    ends = ends.reshape(-1, 2)
+    return [
+        scatter(x=points[:, 0], y=points[:, 1], mode="lines", line=line, opacity=0.65, **shared),
+        scatter(x=ends[:, 0], y=ends[:, 1], mode="markers", marker=cross, **shared),
+    ]
+
+
+def _stopped(tables: Tables, scale: str, space: str) -> list[str]:
+    trials = cohort(tables.trials, scale=scale, space=space).select(["trial_id", "outcome"]).to_pylist()
+    return [row["trial_id"] for row in trials if row["outcome"] == "stopped"]
+
+
+def flops_figure(tables: Tables, *, scale: str, epoch: int) -> go.Figure:
+    """Error against flops: all networks after `epoch` epochs and, in a panel of their own, the completed ones.
+
+    Hollow in the second panel: those that only the audit lottery kept from being stopped.
+    """
+    study = study_of(tables)
+    full = study.stopping.max_epochs
+    titles = [f"after {epoch} epochs: all networks", f"after {full} epochs: survivors and audited ones only"]
+    num_panels = 2 if epoch < full else 1
+    figure = make_subplots(
+        1, num_panels, shared_yaxes=True, subplot_titles=titles[:num_panels], horizontal_spacing=0.03
+    )
+    for space in study.spaces:
+        figure.add_trace(_flops_trace(tables, scale, space, epoch), row=1, col=1)
+        if num_panels == 2:
+            completed = _flops_trace(tables, scale, space, full, completed_only=True)
+            figure.add_trace(completed.update(showlegend=False), row=1, col=2)
+    _dress(figure, height=430, x_title="flops (multiply-adds, logarithmic)", y_title="validation error, %")
+    figure.update_xaxes(type="log", **_flops_ticks(cohort(tables.trials, scale=scale)["flops"].to_pylist()))
+    figure.update_yaxes(range=list(error_window(errors_by_space(tables, scale=scale, epoch=epoch).values())))
+    figure.update_yaxes(title=None, col=2)
+    return figure
+
+
+def _flops_trace(tables: Tables, scale: str, space: str, epoch: int, *, completed_only: bool = False) -> Any:
+    errors = errors_by_trial(
+        tables, scale=scale, space=space, epoch=epoch, chance_error_pct=chance_error_pct(study_of(tables))
+    )
+    rows = [
+        row
+        for row in cohort(tables.trials, scale=scale, space=space).to_pylist()
+        if row["trial_id"] in errors and (row["outcome"] == "completed" or not completed_only)
+    ]
+    by_lottery = [completed_only and row["audited"] and row["would_stop_at_epoch"] is not None for row in rows]
+    colour = SPACE_COLOURS[space]
+    scatter = go.Scattergl if tables.trials.num_rows > WEBGL_POINTS else go.Scatter
+    return scatter(
+        x=[row["flops"] for row in rows],
+        y=[errors[row["trial_id"]] for row in rows],
+        mode="markers",
+        marker={
+            "color": colour,
+            "size": 8,
+            "opacity": 0.85,
+            "symbol": ["circle-open" if lottery else "circle" for lottery in by_lottery],
+            "line": {"width": 2, "color": colour} if completed_only else {"width": 0},
+        },
+        customdata=[html.escape(row["trial_id"]) for row in rows],
+        name=SPACES[space].title,
+        legendgroup=space,
+        hovertemplate="%{customdata}: %{x:.3s}flops, %{y:.1f} %<extra></extra>",
+    )
+
+
+def _flops_ticks(flops: Sequence[int]) -> dict[str, Any]:
+    """Ticks at round numbers, labelled with SI prefixes: plotly labels a narrow logarithmic axis by bare digits."""
+    if not flops:
+        return {}
+    low, high = min(flops) * 0.9, max(flops) * 1.1
+    exponents = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    digits = (1, 2, 3, 4, 5, 6, 8) if high / low < 20 else (1, 3) if high / low < 1e4 else (1,)
+    ticks = [tick for e in exponents for digit in digits if low <= (tick := digit * 10.0**e) <= high]
+    return {
+        "range": [float(np.log10(low)), float(np.log10(high))],
+        "tickvals": ticks,
+        "ticktext": [si(tick) for tick in ticks],
+    }
+
+
+def si(value: float) -> str:
+    """With three digits at most and an SI prefix: 412345 as "412 k", 4e9 as "4 G"."""
+    for factor, prefix in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if abs(value) >= 0.9995 * factor:
+            return f"{value / factor:.3g}{prefix}"
+    return f"{value:.3g}"
+
+
+def cost_figure(tables: Tables) -> go.Figure:
+    """Epochs trained in each space and scale, and those that stopping saved."""
+    study = study_of(tables)
+    places = [(scale.name, space) for scale in study.scale for space in study.spaces]
+    costs = [cost(tables, scale=scale, space=space) for scale, space in places]
+    several = len(study.scale) > 1
+    labels = [f"{SPACES[p].title}<br><sub>{html.escape(s)}</sub>" if several else SPACES[p].title for s, p in places]
+    colours = [SPACE_COLOURS[space] for _, space in places]
+    trained = go.Bar(
+        y=labels,
+        x=[c.epochs_trained for c in costs],
+        orientation="h",
+        name="trained",
+        marker={"color": colours},
+        hovertemplate="%{x} epochs trained<extra></extra>",
+    )
+    saved = go.Bar(
+        y=labels,
+        x=[c.epochs_saved for c in costs],
+        orientation="h",
+        name="saved by stopping",
+        marker={"color": [_rgba(colour, 0.18) for colour in colours], "line": {"color": colours, "width": 1}},
+        hovertemplate="%{x} epochs saved<extra></extra>",
+    )
+    figure = go.Figure([trained, saved])
+    _dress(figure, height=100 + 44 * len(places), x_title="epochs: solid trained, pale saved by stopping")
+    figure.update_layout(barmode="stack", bargap=0.35, showlegend=False)
+    figure.update_yaxes(categoryorder="array", categoryarray=labels[::-1])
+    return figure
+
+
+def _dress(figure: go.Figure, *, height: int, x_title: str | None = None, y_title: str | None = None) -> None:
+    """One look for all. Grounds are transparent and greys middling: the page's style sheet sets ink for light and dark."""
+    figure.update_layout(
+        template="none",
+        height=height,
+        margin={"l": 56, "r": 16, "t": 44, "b": 56},
+        paper_bgcolor="rgba(0, 0, 0, 0)",
+        plot_bgcolor="rgba(0, 0, 0, 0)",
+        font={"family": "system-ui, sans-serif", "size": 13, "color": _GREY},
+        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "bgcolor": "rgba(0, 0, 0, 0)"},
+        modebar={"bgcolor": "rgba(0, 0, 0, 0)", "color": _GREY},
+    )
+    figure.update_xaxes(gridcolor=_GRID, linecolor=_GRID, zeroline=False, title=x_title, title_standoff=12)
+    figure.update_yaxes(gridcolor=_GRID, linecolor=_GRID, zeroline=False, title=y_title, automargin=True)
+
+
+# -- matplotlib ------------------------------------------------------------------------------------------------
+
+
+def summary_png(tables: Tables, verdicts: Sequence[Verdict], path: Path) -> None:
+    """Error distributions on the left, one panel a scale, and the verdicts on the right. Same input, same bytes."""
+    study = study_of(tables)
+    num_scales = len(study.scale)
+    height = max(4.2, 1.0 + 3.2 * num_scales, 1.6 + 0.62 * len(verdicts))
+    figure = Figure(figsize=(12.5, height), dpi=150, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(num_scales, 2, width_ratios=(1, 1.05), wspace=0.06)
+    epochs = rungs_shown(tables, verdicts)
+    for row, scale in enumerate(study.scale):
+        _draw_edfs(figure.add_subplot(grid[row, 0]), tables, scale.name, epochs[scale.name], num_scales > 1)
+    _draw_forest(figure.add_subplot(grid[:, 1]), verdicts, several_scales=num_scales > 1)
+    figure.suptitle(study.name, x=0.012, ha="left", fontsize=15, fontweight="bold", parse_math=False)
+    # No software version and no date in the file: pictures of the same sweep are the same bytes.
+    figure.savefig(path, format="png", metadata={"Software": None})
+
+
+def rungs_shown(tables: Tables, verdicts: Sequence[Verdict]) -> dict[str, int]:
+    """Of each scale, the number of epochs that its verdicts speak of; the shared rung where there are none."""
+    judged = {verdict.scale: verdict.rung_epochs for verdict in verdicts}
+    names = [scale.name for scale in study_of(tables).scale]
+    return {name: judged[name] if name in judged else shared_rung(tables, name) for name in names}
+
+
+def _draw_edfs(axes: Axes, tables: Tables, scale: str, epoch: int, several_scales: bool) -> None:
+    confidence = study_of(tables).judging.confidence
+    errors = errors_by_space(tables, scale=scale, epoch=epoch)
+    window = error_window(errors.values())
+    points = np.linspace(*window, 300)
+    for space, found in errors.items():
+        colour = SPACE_COLOURS[space]
+        if len(found):
+            axes.fill_between(points, *edf_band(found, points, confidence=confidence), color=colour, alpha=0.11, lw=0)
+        axes.step(
+            *_steps(found, window), where="post", color=colour, lw=2, label=f"{SPACES[space].title} (n = {len(found)})"
+        )
+    axes.set(xlim=window, ylim=(-0.02, 1.02), ylabel="share of networks")
+    axes.set_xlabel(f"validation error after {epoch} epochs, %")
+    axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+    axes.legend(loc="upper left", frameon=False, fontsize=9)
+    place = f"Scale {scale}: error" if several_scales else "Error"
+    axes.set_title(f"{place} distributions, {confidence:.0%} pointwise bands", loc="left", fontsize=10, parse_math=False)
+    _strip(axes)
+
+
+def _draw_forest(axes: Axes, verdicts: Sequence[Verdict], *, several_scales: bool) -> None:
+    for row, verdict in enumerate(verdicts):
+        _draw_forest_row(axes, row, verdict)
+    if verdicts:
+        margin = verdicts[0].margin_pct
+        axes.axvspan(-margin, margin, color="#808080", alpha=0.13, lw=0)
+        axes.text(0, -0.62, f"free: within ±{margin:g}", ha="center", va="center", fontsize=8, color="#555555")
+    axes.axvline(0, color="#808080", lw=1)
+    axes.set(xlim=_forest_window(verdicts), ylim=(max(len(verdicts), 1) - 0.45, -0.8))
+    labels = [
+        f"{rule_label(v.rule)}\n{pair_label(v)}" + (f", {v.scale}" if several_scales else "") for v in verdicts
+    ]
+    axes.set_yticks(range(len(verdicts)), labels, fontsize=9, parse_math=False)
+    axes.set_xlabel("← helps      points of validation error (with the rule − without)      hurts →")
+    title = f"Rules, {verdicts[0].confidence:.0%} intervals" if verdicts else "No two spaces differ by a rule"
+    axes.set_title(title, loc="left", fontsize=10)
+    _strip(axes)
+
+
+def _draw_forest_row(axes: Axes, row: int, verdict: Verdict) -> None:
+    mark = MARKS[verdict.verdict]
+    if verdict.ci_low_pct is not None and verdict.ci_high_pct is not None:
+        axes.plot([verdict.ci_low_pct, verdict.ci_high_pct], [row, row], color=mark.colour, lw=2.2, solid_capstyle="butt")
+    if verdict.effect_pct is not None:
+        face = mark.colour if mark.filled else "white"
+        axes.plot(verdict.effect_pct, row, mark.matplotlib_marker, ms=9, mfc=face, mec=mark.colour, mew=1.8)
+    numbers = f"{verdict.verdict}\n{interval_text(verdict)}"
+    axes.text(1.015, row, numbers, transform=axes.get_yaxis_transform(), va="center", fontsize=9, color="#222222")
+
+
+def interval_text(verdict: Verdict) -> str:
+    """The effect and its interval, as "−2.31 [−3.60, −1.02]"."""
+    if verdict.effect_pct is None:
+        return "no data"
+    if verdict.ci_low_pct is None or verdict.ci_high_pct is None:
+        return f"{signed(verdict.effect_pct)} [no interval]"
+    return f"{signed(verdict.effect_pct)} [{signed(verdict.ci_low_pct)}, {signed(verdict.ci_high_pct)}]"
+
+
+def signed(value: float) -> str:
+    """With two decimals and a typographic minus; never "−0.00"."""
+    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
+
+
+def _strip(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#808080", alpha=0.18, lw=0.8)
+    axes.set_axisbelow(True)

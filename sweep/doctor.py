@@ -1,0 +1,67 @@
+"""What this machine has for a sweep, and the remedy for what it lacks. Starts nothing, downloads nothing."""
+
+import os
+import platform
+import shutil
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Check:
+    """`found` says what is there; `remedy` what to do where it is not `ok`."""
+
+    name: str
+    ok: bool
+    found: str
+    remedy: str = ""
+
+
+def examine() -> list[Check]:
+    packages = ("torch", "torchvision", "ray", "mlflow", "numpy", "scipy", "pyarrow")
+    return [
+        Check("Python", sys.version_info >= (3, 11), platform.python_version(), "install Python 3.11 or newer"),
+        *map(_package, packages),
+        _gpu(),
+        Check("CPU cores", True, str(len(os.sched_getaffinity(0)))),
+        _data(),
+        _disk(),
+    ]
+
+
+def _package(name: str) -> Check:
+    try:
+        return Check(name, True, version(name))
+    except PackageNotFoundError:
+        return Check(name, False, "not installed", f"pip install {name}")
+
+
+def _gpu() -> Check:
+    try:
+        import torch
+    except ImportError as error:
+        return Check("GPU", False, f"torch does not import: {error}", "reinstall torch")
+    if not torch.cuda.is_available():
+        return Check("GPU", True, "none; trials train on CPU cores, one each")
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return Check("GPU", True, ", ".join(names))
+
+
+def _data() -> Check:
+    from sweep.training.data import find_source, prepare
+
+    try:
+        source = find_source()
+        if source is None:
+            return Check("Fashion-MNIST", True, "not here yet; torchvision downloads it at the first launch")
+        prepare()
+    except ValueError as error:
+        return Check("Fashion-MNIST", False, str(error).split(";")[0], str(error).split("; ", 1)[-1])
+    return Check("Fashion-MNIST", True, f"in {source}, checksums right")
+
+
+def _disk() -> Check:
+    free_gb = shutil.disk_usage(Path.cwd()).free / 1e9
+    return Check("disk", free_gb > 2, f"{free_gb:.0f} GB free here", "free some space: a sweep needs about 1 GB")

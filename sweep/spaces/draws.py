@@ -1,0 +1,157 @@
+"""Draws from a space as arrays: thousands of networks at once, before any of them is weighed or built.
+
+In: a space, its ranges, a NumPy generator. Out: `Draws`. What is drawn:
+
+* AnyNet A: for each stage on its own a pair (b, g), every pair that some width fits being equally likely; a width
+  log-uniformly among those that the pair fits; a depth log-uniformly. Log-uniform: v has a chance proportional to 1/v.
+  (Rejecting (b, g, w) that do not fit would all but remove wide groups where they are shared, since all stages must
+  fit: g = 16 would fall from one sixth of AnyNet C to under 1 %. The rule of sharing would then be judged by a change
+  of group widths that is not its own.)
+* AnyNet B and C: exactly A given that b, or b and g, are the same in all stages.
+* AnyNet D and E: C with the widths, or the widths and the depths, of every network put in rising order. So the order is
+  all that the rule changes: the mix of b, g and sizes stays that of C. (Rejecting the networks of C that break the rule
+  would favour equal stages, by up to num_stages!, and with them the pairs (b, g) that few widths fit.)
+* RegNet X: (b, g) as in C; d, w_0, w_a and w_m log-uniformly on the grid of the ranges, given that the network is a
+  member. The draws that are none are marked with the reason.
+
+A band of flops is applied later (sampling.py) and bends all of this, as it must.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from sweep.spaces.complexity import StageArrays
+from sweep.spaces.ranges import MULTIPLIERS_PER_UNIT, SLOPES_PER_UNIT, Ranges
+from sweep.spaces.regnet import compatible_widths, level_starts, level_widths
+from sweep.spaces.space import Space
+
+MEMBER = 0  # the code of a draw that is a member; others index REASONS
+REASONS = (
+    "member",
+    "another number of stages",
+    "group width above the bottleneck width",
+    "width outside the ranges",
+    "depth outside the ranges",
+    "depths decrease",
+)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Whole numbers of shape (num, num_stages), and for each draw a code, (num,): `MEMBER` or an index of REASONS.
+
+    `pairs` index `ranges.pairs`. Only the rows of members are networks.
+    """
+
+    depths: np.ndarray
+    widths: np.ndarray
+    pairs: np.ndarray
+    reasons: np.ndarray
+
+    def rows(self, indices: np.ndarray) -> "Draws":
+        return Draws(self.depths[indices], self.widths[indices], self.pairs[indices], self.reasons[indices])
+
+    def key(self, index: int) -> bytes:
+        """Equal for equal networks of the same ranges."""
+        return b"".join(column[index].tobytes() for column in (self.depths, self.widths, self.pairs))
+
+
+def draw(space: Space, ranges: Ranges, rng: np.random.Generator, num: int) -> Draws:
+    """The next `num` draws of the generator."""
+    if space.has_rule("quantised_widths"):
+        return _draw_regnet(ranges, rng, num)
+    return _draw_anynet(space, ranges, rng, num)
+
+
+def stage_arrays(draws: Draws, ranges: Ranges) -> list[StageArrays]:
+    """What `batch_complexity` reads, one entry a stage."""
+    ratios, group_widths = (np.array(column) for column in zip(*ranges.pairs))
+    bottlenecks = (draws.widths / ratios[draws.pairs]).astype(np.int64)
+    columns = (draws.depths, draws.widths, bottlenecks, group_widths[draws.pairs])
+    return [StageArrays(*(column[:, stage] for column in columns)) for stage in range(ranges.num_stages)]
+
+
+def _draw_anynet(space: Space, ranges: Ranges, rng: np.random.Generator, num: int) -> Draws:
+    pairs = _draw_pairs(space, ranges, rng, num)
+    widths = _draw_widths(pairs, ranges, rng)
+    depths = _log_uniform(ranges.depths, rng.random(pairs.shape))
+    if space.has_rule("widths_up"):
+        widths.sort(axis=1)
+    if space.has_rule("depths_up"):
+        depths.sort(axis=1)
+    return Draws(depths, widths, pairs, np.full(num, MEMBER))
+
+
+def _draw_pairs(space: Space, ranges: Ranges, rng: np.random.Generator, num: int) -> np.ndarray:
+    """Indices of `ranges.pairs`, shape (num, num_stages)."""
+    shape = (num, ranges.num_stages)
+    if space.has_rule("shared_group_width"):
+        return np.repeat(rng.integers(len(ranges.pairs), size=(num, 1)), ranges.num_stages, axis=1)
+    if not space.has_rule("shared_bottleneck_ratio"):
+        return rng.integers(len(ranges.pairs), size=shape)
+    # A given equal ratios: a ratio with f fitting group widths comes up in all stages with a chance of f^num_stages.
+    ratios = [ratio for ratio, _ in ranges.pairs]
+    distinct = list(dict.fromkeys(ratios))
+    counts = np.array([ratios.count(ratio) for ratio in distinct])
+    firsts = np.array([ratios.index(ratio) for ratio in distinct])
+    chosen = _choose(counts.astype(float) ** ranges.num_stages, rng.random((num, 1)))
+    return firsts[chosen] + rng.integers(counts[chosen], size=shape)
+
+
+def _draw_widths(pairs: np.ndarray, ranges: Ranges, rng: np.random.Generator) -> np.ndarray:
+    uniform = rng.random(pairs.shape)
+    widths = np.empty(pairs.shape, dtype=np.int64)
+    for index, pair in enumerate(ranges.pairs):
+        here = pairs == index
+        widths[here] = _log_uniform(ranges.widths_for(*pair), uniform[here])
+    return widths
+
+
+def _draw_regnet(ranges: Ranges, rng: np.random.Generator, num: int) -> Draws:
+    stages = ranges.num_stages
+    pair = rng.integers(len(ranges.pairs), size=num)
+    uniform = rng.random((4, num))
+    total = _log_uniform(ranges.regnet_depths, uniform[0])
+    w_0 = _log_uniform(ranges.regnet_first_widths, uniform[1]).astype(float)
+    w_a = _log_uniform(ranges.regnet_slopes, uniform[2]) / SLOPES_PER_UNIT
+    w_m = _log_uniform(ranges.regnet_multipliers, uniform[3]) / MULTIPLIERS_PER_UNIT
+
+    starts = level_starts(w_0, w_a, w_m, stages)
+    ends = np.minimum(starts, total[:, None])
+    depths = np.diff(ends, axis=1, prepend=0).astype(np.int64)
+    on_line = level_widths(w_0, w_m, stages, ranges.width_step)
+    ratios, group_widths = (np.array(column)[pair][:, None] for column in zip(*ranges.pairs))
+    widths, groups = compatible_widths(on_line, ratios, group_widths)
+    reasons = _first_reason(
+        # A level is skipped, there is one more, or two have one width.
+        np.concatenate([depths < 1, starts[:, -1:] < total[:, None], np.diff(on_line, axis=1) <= 0], axis=1),
+        groups < group_widths,
+        _outside(widths, ranges.widths),
+        _outside(depths, ranges.depths),
+        np.diff(depths, axis=1) < 0,
+    )
+    return Draws(depths, widths, np.repeat(pair[:, None], stages, axis=1), reasons)
+
+
+def _first_reason(*faults: np.ndarray) -> np.ndarray:
+    """For each draw, a row, the code of the first fault that it has anywhere, in the order of REASONS."""
+    return np.select([fault.any(axis=1) for fault in faults], range(1, len(faults) + 1), default=MEMBER)
+
+
+def _outside(values: np.ndarray, allowed: range) -> np.ndarray:
+    return (values < allowed[0]) | (values > allowed[-1]) | ((values - allowed[0]) % allowed.step > 0)
+
+
+def _log_uniform(values: Iterable[int], uniform: np.ndarray) -> np.ndarray:
+    """Values with chances proportional to 1/value; `uniform` holds numbers in [0, 1)."""
+    grid = np.array(values)
+    return grid[_choose(1 / grid, uniform)]
+
+
+def _choose(weights: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+    """Indices with chances proportional to the weights; running sums are the same on every machine."""
+    cumulative = np.cumsum(weights)
+    chosen = np.searchsorted(cumulative, uniform * cumulative[-1], side="right")
+    return np.minimum(chosen, len(weights) - 1)

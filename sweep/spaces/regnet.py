@@ -1,0 +1,195 @@
+"""The quantised linear rule of RegNet: from (d, w_0, w_a, w_m, g, b) to widths and depths, and back.
+
+In: the parameters of Radosavovic et al. 2020 (section 3.3), one set or arrays of them. Out: an `Architecture`, arrays,
+or the answer whether a network's widths and depths come from any parameters of a grid.
+
+    u_j = w_0 + w_a · j                     block j = 0, 1, …, d - 1 on a line
+    u_j = w_0 · w_m^s_j                     solved for s_j, which is rounded half to even: the block's level
+    w_j = w_0 · w_m^s_j                     rounded to a multiple of 8; the blocks of one width form a stage
+
+Each width is then made compatible with the group width as pycls does it: the bottleneck goes to the nearest multiple of
+the group width. Deviations from pycls: where a level begins is found without logarithms, so that ties are ties and
+every machine agrees; and in the *space* (not in `regnet`) a group width above the bottleneck width is refused, where
+pycls narrows it, since the stages would no longer share it.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from sweep.spaces.architecture import Architecture, Stage
+from sweep.spaces.checks import positive_int, positive_number, refusal
+from sweep.spaces.ranges import MULTIPLIERS_PER_UNIT, SLOPES_PER_UNIT, Ranges
+
+_BLUR = 1e-6  # of a grid step: more than floating point may shift the ends of an interval
+
+
+class LineGrid(NamedTuple):
+    """Where parameters are sought: w_0 among the multiples of `width_step` up to `first_width_max`.
+
+    `slopes` (w_a) in tenths and `multipliers` (w_m) in thousandths: the lowest and the highest.
+    """
+
+    width_step: int
+    first_width_max: float
+    slopes: tuple[float, float]
+    multipliers: tuple[int, int]
+
+
+# The rule by itself, whatever a study's ranges: any first width, any slope, the paper's multipliers.
+ANY_LINE = LineGrid(8, np.inf, (1, np.inf), (1500, 3000))
+
+
+def line_grid(ranges: Ranges) -> LineGrid:
+    """The parameters that the ranges of a study allow."""
+    slopes, multipliers = ranges.regnet_slopes, ranges.regnet_multipliers
+    return LineGrid(
+        ranges.width_step,
+        ranges.regnet_first_widths[-1],
+        (slopes[0], slopes[-1]),
+        (multipliers[0], multipliers[-1]),
+    )
+
+
+def level_starts(w_0: np.ndarray, w_a: np.ndarray, w_m: np.ndarray, num_levels: int) -> np.ndarray:
+    """The first block at or above level 1, 2, …, `num_levels`: whole floats, (num, num_levels).
+
+    Only sums, products, quotients and square roots, which IEEE 754 rounds alike everywhere.
+    """
+    crossing = (_thresholds(w_0, w_m, num_levels) - w_0[:, None]) / w_a[:, None]
+    # A tie between two levels goes to the even one: into an odd level the line must rise above the threshold.
+    odd = np.arange(1, num_levels + 1) % 2 == 1
+    return np.where(odd, np.floor(crossing) + 1, np.ceil(crossing))
+
+
+def _thresholds(w_0: np.ndarray, w_m: np.ndarray, num_levels: int) -> np.ndarray:
+    """Half-way points (in the exponent) below levels 1, 2, …: (num, num_levels)."""
+    return (w_0 * np.sqrt(w_m))[:, None] * _powers(w_m, num_levels)
+
+
+def level_widths(w_0: np.ndarray, w_m: np.ndarray, num_levels: int, width_step: int) -> np.ndarray:
+    """Levels 0, 1, …: w_0 · w_m^s rounded to a multiple of `width_step`: whole floats, (num, num_levels)."""
+    return np.rint(w_0[:, None] * _powers(w_m, num_levels) / width_step) * width_step
+
+
+def _powers(base: np.ndarray, count: int) -> np.ndarray:
+    """base^0 … base^(count-1) as running products: powers differ in the last bit between machines."""
+    factors = np.repeat(base[:, None], count, axis=1)
+    factors[:, 0] = 1
+    return np.multiply.accumulate(factors, axis=1)
+
+
+def compatible_widths(
+    widths: np.ndarray, bottleneck_ratio: np.ndarray | float, group_width: np.ndarray | int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Each width, moved until the group width divides its bottleneck; and the group width, no wider than that.
+
+    The arguments broadcast. Half-even rounding; a ratio is whole or one over a whole number.
+    """
+    bottleneck = np.maximum(1, np.floor(widths / bottleneck_ratio))
+    groups = np.minimum(group_width, bottleneck).astype(np.int64)
+    expansion = np.maximum(1, np.rint(1 / np.asarray(bottleneck_ratio))).astype(np.int64)  # of an inverted bottleneck
+    multiple = np.lcm(groups, expansion)
+    bottleneck = np.maximum(multiple, np.rint(bottleneck / multiple) * multiple)
+    return np.rint(bottleneck * bottleneck_ratio).astype(np.int64), groups
+
+
+def regnet(
+    d: int,
+    w0: int,
+    wa: float,
+    wm: float,
+    g: int,
+    *,
+    b: float = 1,
+    se_ratio: float = 0.0,
+    stem_width: int = 32,
+    num_stages: int | None = None,
+) -> Architecture:
+    """The network of these parameters, exactly as pycls builds it, with as many stages as the line gives.
+
+    Raises ValueError naming the parameter outside the rule's domain, or `num_stages` where that number is demanded and
+    the line gives another.
+    """
+    w_0, w_a, w_m = _checked_line(d, w0, wa, wm)
+    ratio, group_width = positive_number("b", b), positive_int("g", g)
+    num_levels = int(math.log1p(wa * d / w0) / math.log(wm)) + 2
+    levels = np.searchsorted(level_starts(w_0, w_a, w_m, num_levels)[0], np.arange(d), side="right")
+    widths, depths = np.unique(level_widths(w_0, w_m, num_levels + 1, 8)[0][levels], return_counts=True)
+    if num_stages is not None and len(widths) != num_stages:
+        raise refusal("num_stages", num_stages, f"is not what the line gives, {len(widths)}", "change d, wa or wm")
+    fitting, groups = compatible_widths(widths, ratio, group_width)
+    stages = zip(depths.tolist(), fitting.tolist(), groups.tolist())
+    return Architecture(
+        tuple(Stage(depth, width, group, ratio) for depth, width, group in stages),
+        stem_width=stem_width,
+        se_ratio=se_ratio,
+    )
+
+
+def _checked_line(d: int, w0: int, wa: float, wm: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """w_0, w_a and w_m as arrays of one."""
+    positive_int("d", d)
+    if positive_int("w0", w0) % 8:
+        raise refusal("w0", w0, "is not a multiple of 8", f"use {-(-w0 // 8) * 8}")
+    if positive_number("wm", wm) < 1.01:
+        raise refusal("wm", wm, "makes stages less than 1 % wider", "use more; the paper has 1.5 to 3")
+    return np.array([w0], dtype=float), np.array([positive_number("wa", wa)]), np.array([wm], dtype=float)
+
+
+def follows_line(architecture: Architecture, grid: LineGrid = ANY_LINE) -> bool:
+    """Whether some (w_0, w_a, w_m) of the grid give these widths and depths, stage i being level i of the line.
+
+    As in pycls' sampler, no level may be skipped and no two may have one width. For each (w_0, w_m) that gives the
+    widths, the w_a that give the depths are an interval; its first grid points are tried with the very functions that
+    the sampler draws with, so that floating point cannot part the two. A few milliseconds at most.
+    """
+    bounds = _width_bounds(architecture, grid.width_step)
+    if bounds is None:
+        return False
+    w_0, w_m = _lines_through(*bounds, grid)
+    ends = np.cumsum(architecture.depths)
+    low, high = _slope_interval(w_0, w_m, ends)
+    first = np.ceil(np.maximum(low * SLOPES_PER_UNIT, grid.slopes[0]) - _BLUR)
+    last = np.minimum(high * SLOPES_PER_UNIT, grid.slopes[1]) + _BLUR
+    # The blur may let in a first point that is just outside, never a second.
+    return any(_gives(w_0, w_m, point / SLOPES_PER_UNIT, ends, point <= last) for point in (first, first + 1))
+
+
+def _width_bounds(architecture: Architecture, step: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """For each stage the narrowest and the widest level that compatibility turns into the stage's width."""
+    bounds = []
+    for stage in architecture.stages:
+        levels = np.arange(step, 2 * stage.width + step, step)
+        widths, groups = compatible_widths(levels, stage.bottleneck_ratio, stage.group_width)
+        fitting = levels[(widths == stage.width) & (groups == stage.group_width)]
+        if not fitting.size:
+            return None
+        bounds.append((fitting[0], fitting[-1]))
+    low, high = np.array(bounds, dtype=float).T
+    return low, high
+
+
+def _lines_through(low: np.ndarray, high: np.ndarray, grid: LineGrid) -> tuple[np.ndarray, np.ndarray]:
+    """All (w_0, w_m) of the grid whose levels differ and lie within the bounds, stage by stage."""
+    first_widths = np.arange(low[0], min(high[0], grid.first_width_max) + 1, grid.width_step)
+    multipliers = np.arange(grid.multipliers[0], grid.multipliers[1] + 1) / MULTIPLIERS_PER_UNIT
+    w_0, w_m = (axis.ravel() for axis in np.meshgrid(first_widths, multipliers))
+    levels = level_widths(w_0, w_m, len(low), grid.width_step)
+    fits = ((levels >= low) & (levels <= high)).all(axis=1) & (np.diff(levels, axis=1) > 0).all(axis=1)
+    return w_0[fits], w_m[fits]
+
+
+def _slope_interval(w_0: np.ndarray, w_m: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The w_a, up to rounding, for which each level but the last ends at its block, and the last not before."""
+    rises = _thresholds(w_0, w_m, len(ends)) - w_0[:, None]
+    low = (rises / ends)[:, :-1].max(axis=1, initial=0)
+    with np.errstate(divide="ignore"):  # a level that ends after one block does so however steep the line is
+        high = (rises / (ends - 1)).min(axis=1)
+    return low, high
+
+
+def _gives(w_0: np.ndarray, w_m: np.ndarray, w_a: np.ndarray, ends: np.ndarray, candidates: np.ndarray) -> bool:
+    starts = level_starts(w_0[candidates], w_a[candidates], w_m[candidates], len(ends))
+    return bool(((starts[:, :-1] == ends[:-1]).all(axis=1) & (starts[:, -1] >= ends[-1])).any())

@@ -1,0 +1,36 @@
+"""What a sweep says: error distributions with bands, differences with intervals, verdicts on rules. Never torch."""
+
+from sweep.statistics.accounts import CohortSummary, Cost, best_trials, cost, summarise
+from sweep.statistics.bootstrap import Interval, difference_interval
+from sweep.statistics.distributions import edf, edf_band, share_interval
+from sweep.statistics.errors import (
+    chance_error_pct,
+    cohort,
+    errors_at,
+    errors_by_trial,
+    shared_rung,
+    study_of,
+)
+from sweep.statistics.verdicts import Verdict, holm, judge
+
+__all__ = [
+    "CohortSummary",
+    "Cost",
+    "Interval",
+    "Verdict",
+    "best_trials",
+    "chance_error_pct",
+    "cohort",
+    "cost",
+    "difference_interval",
+    "edf",
+    "edf_band",
+    "errors_at",
+    "errors_by_trial",
+    "holm",
+    "judge",
+    "share_interval",
+    "shared_rung",
+    "study_of",
+    "summarise",
+]

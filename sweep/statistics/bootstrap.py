@@ -1,0 +1,145 @@
+"""The symmetric studentised bootstrap of a difference of two means, and all that is read off it.
+
+In: the errors of two independent samples of networks, in percent. Out: the interval of the difference, its p-value
+and the p-value of equivalence, from one and the same bootstrap distribution, so that they never contradict each
+other: the interval holds exactly the differences that the test does not reject.
+
+DDS compares design spaces by eye; this puts an interval in its place. The method is the bootstrap-t (Efron and
+Tibshirani, *An Introduction to the Bootstrap*, 1993, sections 12.5 and 16.2), because errors are skewed and
+samples small; in its symmetric form (Hall, *On symmetric bootstrap confidence intervals*, JRSS B 50, 1988), because
+a few networks diverge and count at chance level. Where one in twenty does in either space, equal tails find a
+difference that is not there in 11 % of comparisons of 20 + 20 networks at 95 % confidence, the symmetric form in 1 %.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+# Resampled values held at once: beyond this they are drawn in blocks, so that memory stays within about 100 MB.
+_BLOCK_VALUES = 4_000_000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A difference of means in points of error (with − without), its two-sided interval and its p-value.
+
+    The last three are None where the data cannot say: fewer than two values or no spread in a sample, or so few
+    values that the interval is infinite. `effect` is None only if a sample is empty.
+    """
+
+    effect: float | None
+    low: float | None
+    high: float | None
+    p_value: float | None
+
+
+@dataclass(frozen=True)
+class StudentisedDifference:
+    """A difference of two means, and its studentised resamples.
+
+    `effect` and `standard_error` in points; `distances` sorted, one for each resample: how far its difference lies
+    from `effect` in either direction, in units of the resample's own standard error.
+    """
+
+    effect: float
+    standard_error: float
+    distances: Floats
+
+    def p_value(self, difference: float = 0.0) -> float:
+        """Two-sided, of the hypothesis that the true difference is `difference` points.
+
+        Counts the sample itself as one more resample, so it is never 0.
+        """
+        distance = abs(self.effect - difference) / self.standard_error
+        num_farther = len(self.distances) - int(np.searchsorted(self.distances, distance, side="left"))
+        return (1 + num_farther) / (1 + len(self.distances))
+
+    def p_equivalence(self, margin: float) -> float:
+        """Of the hypothesis that the true difference lies outside ±`margin` points (two tests, as in TOST).
+
+        Each of the two is two-sided, half as lenient as in the textbook: skewed errors make one tail the heavier.
+        """
+        return max(self.p_value(margin), self.p_value(-margin)) if abs(self.effect) < margin else 1.0
+
+    def interval(self, confidence: float) -> tuple[float, float]:
+        """All differences whose `p_value` is at least 1 − `confidence`: the lowest and the highest, or infinite."""
+        reach = self.standard_error * float(self.distances[-num_beyond(confidence, len(self.distances))])
+        return self.effect - reach, self.effect + reach
+
+
+def studentised_difference(
+    without: Floats, with_: Floats, *, num_bootstrap: int, rng: np.random.Generator
+) -> StudentisedDifference | None:
+    """mean(`with_`) − mean(`without`), each sample resampled on its own; None if n < 2 or a sample has no spread."""
+    if min(len(without), len(with_)) < 2 or min(np.ptp(without), np.ptp(with_)) == 0:
+        return None
+    effect = float(np.mean(with_) - np.mean(without))
+    standard_error = math.sqrt(sum(np.var(values, ddof=1) / len(values) for values in (without, with_)))
+    block = max(1, _BLOCK_VALUES // (len(without) + len(with_)))
+    sizes = [min(block, num_bootstrap - start) for start in range(0, num_bootstrap, block)]
+    distances = np.concatenate([_distances(without, with_, effect, size, rng) for size in sizes])
+    return StudentisedDifference(effect, standard_error, np.sort(distances))
+
+
+def difference_interval(
+    without: Floats, with_: Floats, *, confidence: float, num_bootstrap: int, rng: np.random.Generator
+) -> Interval:
+    """The difference mean(`with_`) − mean(`without`) of two independent samples, in their unit.
+
+    Raises `ValueError` if `confidence` is not between 0 and 1 or asks for more resamples than `num_bootstrap`.
+    """
+    num_beyond(confidence, num_bootstrap)
+    if min(len(without), len(with_)) == 0:
+        return Interval(None, None, None, None)
+    difference = studentised_difference(without, with_, num_bootstrap=num_bootstrap, rng=rng)
+    if difference is None:
+        return Interval(float(np.mean(with_) - np.mean(without)), None, None, None)
+    low, high = difference.interval(confidence)
+    if not math.isfinite(high - low):
+        return Interval(difference.effect, None, None, None)
+    return Interval(difference.effect, low, high, difference.p_value())
+
+
+def num_beyond(confidence: float, num_bootstrap: int) -> int:
+    """How many of `num_bootstrap` resamples lie at or beyond either end of the interval; at least 1.
+
+    Raises `ValueError` if `confidence` is not between 0 and 1, or if there would be none.
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence: {confidence} is not a level; choose one between 0 and 1, such as 0.95")
+    # Not rejected are the values that (1 + count) / (1 + num_bootstrap) ≥ 1 − confidence lets in.
+    count = math.ceil(significance(confidence) * (1 + num_bootstrap)) - 1
+    if count < 1:
+        needed = math.floor(1 / significance(confidence))
+        raise ValueError(
+            f"num_bootstrap: {num_bootstrap} resamples are too few for confidence {confidence}; "
+            f"take at least {needed}, better 10000"
+        )
+    return count
+
+
+def significance(confidence: float) -> float:
+    """1 − `confidence`, without the binary dust of the subtraction (in floats, 1 − 0.95 > 0.05)."""
+    return round(1 - confidence, 12)
+
+
+def _distances(without: Floats, with_: Floats, effect: float, size: int, rng: np.random.Generator) -> Floats:
+    """`size` studentised resamples, without their sign; inf where a resample has no spread: it excludes nothing."""
+    mean_without, squared_error_without = _resample(without, size, rng)
+    mean_with, squared_error_with = _resample(with_, size, rng)
+    deviation = np.abs(mean_with - mean_without - effect)
+    standard_error = np.sqrt(squared_error_with + squared_error_without)
+    return np.divide(deviation, standard_error, out=np.full(size, np.inf), where=standard_error > 0)
+
+
+def _resample(values: Floats, size: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Means and squared standard errors of `size` samples drawn from `values` with replacement."""
+    num = len(values)
+    drawn = values[rng.integers(num, size=(size, num))]
+    # A resample of one value repeated must have exactly no spread, which rounding in var() does not promise.
+    variance = np.where(np.ptp(drawn, axis=1) == 0, 0.0, drawn.var(axis=1, ddof=1))
+    return drawn.mean(axis=1), variance / num

@@ -1,0 +1,251 @@
+"""Verdicts: which rules of design help, hurt, are free, or stay undecided, at each scale.
+
+In: the tables of a sweep. Out: a `Verdict` for each rule between two spaces of the study and each scale, from all
+networks at one and the same budget. Stands for the comparisons of DDS, sections 3.2 (AnyNet A to E) and 3.3
+(RegNet), with what they lack:
+
+* the error rate of the claims: all comparisons of a sweep, rules × scales, are corrected together (Holm 1979), the
+  claims of a difference in one family and those of equivalence in another;
+* "costs nothing" as a claim to be shown (two tests against a stated margin), not as the absence of a difference;
+* "undecided" as a verdict, with the number of networks that would decide.
+"""
+
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from scipy import stats
+
+from sweep.records import Tables
+from sweep.spaces import RulePair, rule_pairs
+from sweep.statistics.bootstrap import (
+    Floats,
+    StudentisedDifference,
+    num_beyond,
+    significance,
+    studentised_difference,
+)
+from sweep.statistics.errors import chance_error_pct, errors_at, shared_rung, study_of
+
+Decision = Literal["helps", "free", "hurts", "undecided"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a sweep says of one rule at one scale.
+
+    Errors in percent after `rung_epochs` epochs; `effect_pct` is the mean error with the rule minus the mean without,
+    in points: negative means that the rule helps. `ci_low_pct` to `ci_high_pct` is its interval at `confidence`, for
+    this rule alone; `p_value` belongs to it, `p_holm` is corrected for all comparisons of the sweep and decides. So an
+    interval may exclude 0, or lie within ±`margin_pct`, and the verdict still be undecided. `trials_to_decide`
+    further trials in each space would decide if effect and spread stayed as seen. None where the data cannot say.
+    """
+
+    rule: str
+    claim: str
+    space_without: str
+    space_with: str
+    scale: str
+    rung_epochs: int
+    n_without: int
+    n_with: int
+    mean_without_pct: float | None
+    mean_with_pct: float | None
+    effect_pct: float | None
+    ci_low_pct: float | None
+    ci_high_pct: float | None
+    confidence: float
+    p_value: float | None
+    p_holm: float | None
+    margin_pct: float
+    verdict: Decision
+    trials_to_decide: int | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, in the order of the fields."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """A rule at a scale, before the correction; `difference` is None where the data cannot say."""
+
+    pair: RulePair
+    scale: str
+    rung_epochs: int
+    without: Floats
+    with_: Floats
+    difference: StudentisedDifference | None
+
+
+def judge(
+    tables: Tables,
+    *,
+    rung_epochs: int | None = None,
+    margin_pct: float,
+    confidence: float,
+    num_bootstrap: int,
+    seed: int,
+) -> list[Verdict]:
+    """A verdict for each scale and each rule between two spaces of the study, scale by scale.
+
+    `rung_epochs` None compares at each scale's shared rung. A lower one may be asked for; a higher one is refused,
+    because only survivors are there. The interval of a pair of spaces does not depend on what else the study holds.
+    Raises `ValueError` naming the argument, its value and the remedy.
+    """
+    num_beyond(confidence, num_bootstrap)
+    if not margin_pct >= 0:
+        raise ValueError(f"margin_pct: {margin_pct} is no margin; give points of error, 0 or more, such as 0.5")
+    study = study_of(tables)
+    rungs = {scale.name: _rung_to_judge(tables, scale.name, rung_epochs) for scale in study.scale}
+    comparisons = [
+        _compare(tables, pair, scale, rung, confidence=confidence, num_bootstrap=num_bootstrap, seed=seed)
+        for scale, rung in rungs.items()
+        for pair in rule_pairs(study.spaces)
+    ]
+    p_different = [c.difference.p_value() if c.difference else 1.0 for c in comparisons]
+    p_equivalent = [c.difference.p_equivalence(margin_pct) if c.difference else 1.0 for c in comparisons]
+    corrected = zip(comparisons, p_different, holm(p_different), holm(p_equivalent))
+    return [
+        _verdict(*row, num_comparisons=len(comparisons), margin_pct=margin_pct, confidence=confidence)
+        for row in corrected
+    ]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values corrected for being several (Holm 1979), in the order given; each at most 1."""
+    num = len(p_values)
+    order = np.argsort(p_values, kind="stable")
+    stepped = np.maximum.accumulate(np.array(p_values, dtype=np.float64)[order] * np.arange(num, 0, -1))
+    corrected = np.empty(num)
+    corrected[order] = np.minimum(1.0, stepped)
+    return corrected.tolist()
+
+
+def trials_to_decide(
+    difference: StudentisedDifference,
+    without: Floats,
+    with_: Floats,
+    *,
+    margin_pct: float,
+    confidence: float,
+    num_comparisons: int = 1,
+) -> int | None:
+    """Further trials in each of the two spaces that would end indecision; at least 1.
+
+    Effect and spread are taken to stay as seen, and the correction to be the strictest step of Holm's. With so many
+    trials the chance to decide is about even. None if no number would do (effect and margin both 0).
+    """
+    gap = max(abs(difference.effect), margin_pct - abs(difference.effect))
+    if gap == 0:
+        return None
+    alpha = significance(confidence)
+    low, high = difference.interval(confidence)
+    # By how much the bootstrap's interval is wider than a normal one of the same spread: skewness asks for more.
+    widening = (high - low) / (2 * stats.norm.isf(alpha / 2) * difference.standard_error)
+    squared_error = (gap / (widening * stats.norm.isf(alpha / 2 / num_comparisons))) ** 2
+    # Solve var_without / n + var_with / (n + surplus) = squared_error for n, the trials of the space without.
+    surplus = len(with_) - len(without)
+    var_without, var_with = np.var(without, ddof=1), np.var(with_, ddof=1)
+    half = (var_without + var_with - squared_error * surplus) / (2 * squared_error)
+    num = half + math.sqrt(half**2 + var_without * surplus / squared_error)
+    return max(1, math.ceil(num - len(without)))
+
+
+def _rung_to_judge(tables: Tables, scale: str, asked: int | None) -> int:
+    shared = shared_rung(tables, scale)
+    if asked is None:
+        return shared
+    if not 1 <= asked <= shared:
+        raise ValueError(
+            f"rung_epochs: after {asked} epochs only survivors of early stopping can be compared at scale {scale!r}, "
+            f"if anything; ask for 1 to {shared} epochs"
+        )
+    return asked
+
+
+def _compare(
+    tables: Tables,
+    pair: RulePair,
+    scale: str,
+    rung_epochs: int,
+    *,
+    confidence: float,
+    num_bootstrap: int,
+    seed: int,
+) -> _Comparison:
+    chance = chance_error_pct(study_of(tables))
+    without, with_ = (
+        errors_at(tables, scale=scale, space=space, epoch=rung_epochs, chance_error_pct=chance)
+        for space in (pair.space_without, pair.space_with)
+    )
+    # Seeded by what is compared, not by its place in the list: another space in the study leaves it as it is.
+    key = zlib.crc32("\0".join((pair.space_without, pair.space_with, scale)).encode())
+    rng = np.random.default_rng([seed, key])
+    difference = studentised_difference(without, with_, num_bootstrap=num_bootstrap, rng=rng)
+    if difference is not None and not all(map(math.isfinite, difference.interval(confidence))):
+        difference = None
+    return _Comparison(pair, scale, rung_epochs, without, with_, difference)
+
+
+def _verdict(
+    comparison: _Comparison,
+    p_value: float,
+    p_holm: float,
+    p_equivalence_holm: float,
+    *,
+    num_comparisons: int,
+    margin_pct: float,
+    confidence: float,
+) -> Verdict:
+    without, with_, difference = comparison.without, comparison.with_, comparison.difference
+    mean_without, mean_with = _mean(without), _mean(with_)
+    effect = None if mean_without is None or mean_with is None else mean_with - mean_without
+    low, high = difference.interval(confidence) if difference else (None, None)
+    decision = _decide(effect, p_holm, p_equivalence_holm, significance(confidence))
+    missing = (
+        trials_to_decide(
+            difference,
+            without,
+            with_,
+            margin_pct=margin_pct,
+            confidence=confidence,
+            num_comparisons=num_comparisons,
+        )
+        if difference and decision == "undecided"
+        else None
+    )
+    return Verdict(
+        rule=comparison.pair.rule,
+        claim=comparison.pair.claim,
+        space_without=comparison.pair.space_without,
+        space_with=comparison.pair.space_with,
+        scale=comparison.scale,
+        rung_epochs=comparison.rung_epochs,
+        n_without=len(without),
+        n_with=len(with_),
+        mean_without_pct=mean_without,
+        mean_with_pct=mean_with,
+        effect_pct=effect,
+        ci_low_pct=low,
+        ci_high_pct=high,
+        confidence=confidence,
+        p_value=p_value if difference else None,
+        p_holm=p_holm if difference else None,
+        margin_pct=margin_pct,
+        verdict=decision,
+        trials_to_decide=missing,
+    )
+
+
+def _decide(effect: float | None, p_holm: float, p_equivalence_holm: float, alpha: float) -> Decision:
+    if effect is not None and p_holm < alpha:
+        return "helps" if effect < 0 else "hurts"
+    return "free" if p_equivalence_holm < alpha else "undecided"
+
+
+def _mean(errors: Floats) -> float | None:
+    return float(np.mean(errors)) if len(errors) else None

@@ -1,0 +1,28 @@
+"""Studies: what is asked, validated before anything starts; and those that ship."""
+
+from sweep.studies.seeds import derive_seed, draw_share
+from sweep.studies.study import (
+    Data,
+    Recipe,
+    Rerun,
+    Scale,
+    Stopping,
+    Study,
+    load_study,
+    shipped_studies,
+    study_from_dict,
+)
+
+__all__ = [
+    "Data",
+    "Recipe",
+    "Rerun",
+    "Scale",
+    "Stopping",
+    "Study",
+    "derive_seed",
+    "draw_share",
+    "load_study",
+    "shipped_studies",
+    "study_from_dict",
+]

@@ -1,0 +1,19 @@
+"""MLflow: what a sweep's runs hold, the outbox that delivers them, and the server that shows them."""
+
+from sweep.tracking.delivery import TrackingError, record_run
+from sweep.tracking.outbox import Outbox, deliver
+from sweep.tracking.preflight import default_tracking_uri, preflight, strip_credentials
+from sweep.tracking.server import experiment_url, run_url, serve
+
+__all__ = [
+    "Outbox",
+    "TrackingError",
+    "default_tracking_uri",
+    "deliver",
+    "experiment_url",
+    "preflight",
+    "record_run",
+    "run_url",
+    "serve",
+    "strip_credentials",
+]

@@ -1,0 +1,290 @@
+"""What an MLflow run holds: names, tags, params, metrics, the note and the saved view. Pure: no MLflow, no clock.
+
+In: rows of the journal and the study as a dict. Out: plain dicts and tuples that `delivery` sends. Numeric facts of a
+network are metrics at step 0 (params are strings, which cannot be compared), curves are metrics at step = epoch, so
+that the viewer draws bars and lines; a run has some dozen keys, because the viewer makes a chart of each.
+Params are an allow-list: nothing is logged because it happens to be in the study.
+"""
+
+import base64
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from sweep.records.journal import COMPLETED, DIVERGED, FAILED, RUNNING, STOPPED
+from sweep.spaces import SPACE_COLOURS, SPACES, Architecture
+
+INTERRUPTED = "interrupted"
+# KILLED is MLflow's word for a run that was ended from outside: what early stopping does to a trial.
+RUN_STATUS = {
+    RUNNING: "RUNNING",
+    COMPLETED: "FINISHED",
+    STOPPED: "KILLED",
+    DIVERGED: "FAILED",
+    FAILED: "FAILED",
+    INTERRUPTED: "KILLED",
+}
+PARENT_STATUS = {"finished": "FINISHED", INTERRUPTED: "KILLED", "failed": "FAILED"}
+
+VIEW_TAG = "mlflow.sharedViewState."
+SWEEP_ID_TAG, TRIAL_ID_TAG, RERUN_ID_TAG = "sweep.id", "sweep.trial_id", "sweep.rerun_id"
+_NOTE_MAX_CHARACTERS = 8000
+
+# Column of the journal -> metric of the run. The error stands first and alone: it is what one sorts and plots by.
+CURVES = {
+    "val_error_pct": "error_pct",
+    "train_loss": "train/loss",
+    "val_loss": "val/loss",
+    "learning_rate": "train/learning_rate",
+    "train_time_s": "perf/train_time_s",
+    "eval_time_s": "perf/eval_time_s",
+}
+_STUDY_PARAMS = {
+    "": ("seed", "spaces", "trials_per_space", "max_failures"),
+    "data": ("name", "num_train", "num_validation"),
+    "recipe": (
+        "batch_size", "learning_rate", "momentum", "nesterov", "weight_decay", "warmup_steps", "label_smoothing",
+        "flip", "crop_padding", "precision",
+    ),
+    "stopping": ("method", "max_epochs", "grace_epochs", "reduction_factor", "audit_fraction", "flops_strata"),
+    "judging": ("margin_pct", "confidence", "num_bootstrap"),
+}  # fmt: skip
+_COLUMNS = [
+    "metrics.`error_pct`", "tags.`space`", "tags.`scale`", "tags.`outcome`", "tags.`rung`", "tags.`audited`",
+    "metrics.`flops_m`", "metrics.`params_m`", "metrics.`depth`", "params.`widths`", "params.`depths`",
+    "params.`group_widths`",
+]  # fmt: skip
+_SCALE_PARAMS = ("resolution", "flops_min", "flops_max")
+
+Point = tuple[str, float, int, int]
+"""A metric point: key, value, timestamp in ms, step."""
+
+
+# -- the sweep: the parent run -------------------------------------------------------------------------------
+
+
+def experiment_name(study_name: str) -> str:
+    """MLflow reads a slash in an experiment's name as a folder."""
+    return study_name.replace("/", "-").replace("\\", "-").strip() or "sweep"
+
+
+def sweep_id(meta: Mapping[str, Any]) -> str:
+    """What tells this sweep from another one of the same study: the study's hash and when the journal was made."""
+    return f"{meta.get('study_hash', '')}-{meta['created_at_ms']}"
+
+
+def parent_name(meta: Mapping[str, Any]) -> str:
+    day = datetime.fromtimestamp(meta["created_at_ms"] / 1000, UTC)
+    return f"{meta['study']['name'][:10]}-{day:%m%d}-{meta.get('study_hash', '')[:4]}".rstrip("-")
+
+
+def parent_tags(meta: Mapping[str, Any]) -> dict[str, str]:
+    tags = {
+        "kind": "sweep",
+        "outcome": RUNNING,
+        "study": meta["study"]["name"],
+        "study_hash": meta.get("study_hash"),
+        "git_commit": meta.get("git_commit"),
+        "mlflow.source.git.commit": meta.get("git_commit"),
+        SWEEP_ID_TAG: sweep_id(meta),
+    }
+    return {key: str(value) for key, value in tags.items() if value}
+
+
+def parent_params(study: Mapping[str, Any]) -> dict[str, str]:
+    """The study's own settings, dotted: `stopping.max_epochs`, `scale.small.resolution`."""
+    params: dict[str, Any] = {}
+    for table, keys in _STUDY_PARAMS.items():
+        values = study if table == "" else study.get(table, {})
+        params |= {f"{table}.{key}".lstrip("."): values[key] for key in keys if key in values}
+    for scale in study.get("scale", []):
+        params |= {f"scale.{scale['name']}.{key}": scale[key] for key in _SCALE_PARAMS if key in scale}
+    return {key: shown(value) for key, value in params.items()}
+
+
+def shown(value: Any) -> str:
+    """A value as a param reads best: `8, 16, 32`, `0.0005`."""
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(shown, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def note(study: Mapping[str, Any], verdicts: str = "") -> str:
+    """Markdown for `mlflow.note.content`. The runs page shows its first line raw, so that line carries no mark-up."""
+    margin_pct = study.get("judging", {}).get("margin_pct")
+    parts = [
+        study.get("question") or f"A sweep of the study {study['name']}.",
+        "This run is the sweep; the runs below it are its trials, one network each.",
+        "\n".join(
+            [
+                "- `error_pct`: error on the validation images in percent, one point an epoch. Compare only trials of "
+                "the same scale and `rung` (epochs trained): the longer one trains, the lower it gets.",
+                "- `outcome`: completed; stopped (early, at `rung`; status KILLED); diverged, failed (status FAILED).",
+                "- `audited`: kept on by lottery whatever its error, so that the stopped ones can be judged fairly.",
+                "- `flops_m`, `params_m`, `activations_m`: millions, for one image. Colours tell the design spaces.",
+            ]
+        ),
+    ]
+    if margin_pct is not None:
+        parts.append(f"A rule is *free* if it changes the mean error by less than {margin_pct:g} points.")
+    if verdicts:
+        parts.append(verdicts)
+    return "\n\n".join(parts)[:_NOTE_MAX_CHARACTERS]
+
+
+def dataset(study: Mapping[str, Any]) -> dict[str, str]:
+    """The training and validation images as an MLflow dataset: name, digest, source type, source and profile."""
+    data = study.get("data", {})
+    known = {key: data[key] for key in _STUDY_PARAMS["data"] if key in data}
+    return {
+        "name": data.get("name", "unknown"),
+        "digest": f"{zlib.crc32(json.dumps(known, sort_keys=True).encode()):08x}",
+        "source_type": "code",
+        "source": json.dumps({"tags": {"mlflow.source.name": "sweep.training"}}),
+        "profile": json.dumps({key: value for key, value in known.items() if key != "name"}),
+    }
+
+
+# -- a trial: a child run --------------------------------------------------------------------------------------
+
+
+def trial_name(trial: Mapping[str, Any], *, several_scales: bool) -> str:
+    """`RegNetX-0012`: the viewer cuts names at about 20 characters, so what is least telling stands last."""
+    name = f"{SPACES[trial['space']].title.replace(' ', '')}-{trial['draw']:04d}"
+    return f"{name}-{trial['scale']}" if several_scales else name
+
+
+def trial_tags(trial: Mapping[str, Any], parent_run_id: str) -> dict[str, str]:
+    return {
+        "mlflow.parentRunId": parent_run_id,
+        "mlflow.runColor": SPACE_COLOURS[trial["space"]],
+        "kind": "trial",
+        "space": trial["space"],
+        "scale": trial["scale"],
+        "cohort": trial["cohort"],
+        "audited": _yes(trial["audited"]),
+        "architecture_id": trial["architecture_id"],
+        "outcome": RUNNING,
+        "rung": "0",
+        TRIAL_ID_TAG: trial["trial_id"],
+    }
+
+
+def trial_params(trial: Mapping[str, Any], architecture: Architecture) -> dict[str, str]:
+    """Few, and in the order of the alphabet in which the viewer compares them; the whole network is an artifact."""
+    return {
+        "audited": _yes(trial["audited"]),
+        "bottleneck_ratios": shown(architecture.bottleneck_ratios),
+        "depths": shown(architecture.depths),
+        "group_widths": shown(architecture.group_widths),
+        "scale": trial["scale"],
+        "seed": str(trial["seed"]),
+        "space": trial["space"],
+        "stem_width": str(architecture.stem_width),
+        "widths": shown(architecture.widths),
+    }
+
+
+def _yes(flag: Any) -> str:
+    return "yes" if flag else "no"
+
+
+def begun_at_ms(trial: Mapping[str, Any]) -> int:
+    """When it first started; a trial that failed before it could has only an end."""
+    return trial["started_at_ms"] or trial["ended_at_ms"]
+
+
+def static_points(trial: Mapping[str, Any], architecture: Architecture) -> list[Point]:
+    """The network's numbers, in millions, stamped with its first start: sent again, they are the same points."""
+    values = {
+        "flops_m": trial["flops"] / 1e6,
+        "params_m": trial["params"] / 1e6,
+        "activations_m": trial["activations"] / 1e6,
+        "depth": float(architecture.depth),
+    }
+    return [(key, value, begun_at_ms(trial), 0) for key, value in values.items()]
+
+
+def epoch_points(epochs: Iterable[Mapping[str, Any]]) -> Iterator[Point]:
+    """The curves; what was not finite is None in the journal and is left out."""
+    for row in epochs:
+        for column, key in CURVES.items():
+            if row[column] is not None:
+                yield key, float(row[column]), row["recorded_at_ms"], row["epoch"]
+
+
+def rerun_tags(parent_run_id: str, rerun_id: str) -> dict[str, str]:
+    return {"mlflow.parentRunId": parent_run_id, "kind": "rerun", RERUN_ID_TAG: rerun_id}
+
+
+# -- the saved view ----------------------------------------------------------------------------------------------
+
+
+def saved_view(parent_run_id: str, created_at_ms: int) -> str:
+    """The experiment tag `VIEW_TAG + parent_run_id`: one link opens the trials with columns, sorting and charts.
+
+    The viewer's own format, undocumented, as MLflow 3.17 writes it (`deflate;` + base64 of zlib of JSON).
+    """
+    state = {
+        "searchFilter": trials_filter(parent_run_id),
+        "orderByKey": "metrics.`error_pct`",
+        "orderByAsc": True,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "modelVersionFilter": "All Runs",
+        "datasetsFilter": [],
+        "selectedColumns": _COLUMNS,
+        "columnOrder": _COLUMNS,
+        "columnWidths": dict.fromkeys(_COLUMNS, 92),
+        "runsHiddenMode": "SHOW_ALL",
+        "compareRunCharts": list(_charts()),
+        "compareRunSections": [
+            {
+                "uuid": name, "name": name, "display": shown, "columns": columns, "cardHeight": 400,
+                "isReordered": True, "deleted": False, "isGenerated": False,
+            }
+            for name, columns, shown in (("Error", 2, True), ("Size and error", 1, True), ("Loss", 2, True),
+                                         ("Time and learning rate", 3, False))
+        ],
+        "isAccordionReordered": True,
+    }  # fmt: skip
+    packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
+    view = {"name": "Trials", "createdAt": created_at_ms, "updatedAt": created_at_ms, "state": f"deflate;{packed}"}
+    return json.dumps(view)
+
+
+def trials_filter(parent_run_id: str) -> str:
+    return f"tags.`mlflow.parentRunId` = '{parent_run_id}'"
+
+
+def _charts() -> Iterator[dict[str, Any]]:
+    def card(kind: str, section: str, uuid: str, **settings: Any) -> dict[str, Any]:
+        return {
+            "type": kind, "uuid": uuid, "metricSectionId": section, "deleted": False, "isGenerated": False,
+            "runsCountToCompare": 100, **settings,
+        }  # fmt: skip
+
+    def axis(key: str) -> dict[str, str]:
+        return {"key": key, "type": "METRIC"}
+
+    def line(key: str, section: str) -> dict[str, Any]:
+        return card(
+            "LINE", section, key, metricKey=key, selectedMetricKeys=[key], xAxisKey="step", xAxisScaleType="linear",
+            scaleType="linear", lineSmoothness=0, useGlobalXaxisKey=False,
+        )  # fmt: skip
+
+    yield line("error_pct", "Error")
+    yield card("SCATTER", "Error", "scatter", xaxis=axis("flops_m"), yaxis=axis("error_pct"))
+    yield card(
+        "PARALLEL", "Size and error", "parallel", selectedParams=["space"], showAllRuns=True,
+        selectedMetrics=["depth", "flops_m", "params_m", "activations_m", "error_pct"],
+    )  # fmt: skip
+    yield line("val/loss", "Loss")
+    yield line("train/loss", "Loss")
+    for key in ("train/learning_rate", "perf/train_time_s", "perf/eval_time_s"):
+        yield line(key, "Time and learning rate")
+    # A metric without a card gets one from the viewer: a bar chart of flops says nothing, so it is held back.
+    for key in ("flops_m", "params_m", "activations_m", "depth", "epochs_trained"):
+        yield card("BAR", "Error", key, metricKey=key) | {"deleted": True}

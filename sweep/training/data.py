@@ -1,0 +1,219 @@
+"""Images on a node: found, checked, and mapped once for all trial processes.
+
+In: where Fashion-MNIST may lie (a directory, Debian's package, the cache, torchvision's download). Out: `DataFiles`,
+paths of `.npy` arrays that every process on the node maps, and from them a `Split` into training and validation
+images. The test arrays are opened by `open_test` alone, which a sweep never calls (DESIGN 4.4).
+
+No DataLoader and no workers: a batch is one indexing of the mapped uint8 array.
+"""
+
+import gzip
+import hashlib
+import os
+import tempfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+DEBIAN_DIR = Path("/usr/share/datasets/fashion-mnist")
+DIR_VARIABLE = "SWEEP_DATA_DIR"
+# SHA-256 of the uncompressed files: the same whoever compressed them.
+FASHION_MNIST = {
+    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
+_REMEDY = (
+    "either install Debian's package (apt-get install dataset-fashion-mnist) or let torchvision download the files "
+    f"(needs the internet; leave data.path and {DIR_VARIABLE} empty)"
+)
+
+
+@dataclass(frozen=True)
+class DataFiles:
+    """Arrays on this node: images uint8 (N, H, W), labels uint8 (N,). `source` says where they came from."""
+
+    train_images: Path
+    train_labels: Path
+    test_images: Path
+    test_labels: Path
+    source: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """Mapped images uint8 (N, H, W) and labels uint8 (N,) with the indices that train and those that judge.
+
+    `mean` and `std` are of the training images' pixels, in units of 0 to 1.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    train: np.ndarray
+    validation: np.ndarray
+    mean: float
+    std: float
+
+
+def cache_dir() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "designspace-sweep"
+
+
+def prepare(*, path: str = "", resolution: int = 28, cache: Path | None = None) -> DataFiles:
+    """Find and check Fashion-MNIST, and make its arrays at `resolution` pixels if the cache lacks them.
+
+    The source is `path`, else the directory in $SWEEP_DATA_DIR, else Debian's, else what was downloaded before, else
+    a download. Each file's checksum is compared every time. Raises `ValueError` naming the file and both remedies.
+    """
+    cache = cache or cache_dir()
+    source = find_source(path, cache) or _download(_download_dir(cache))
+    payloads = {name: _read_checked(source, name) for name in FASHION_MNIST}
+    digest = hashlib.sha256("".join(FASHION_MNIST.values()).encode()).hexdigest()[:12]
+    folder = cache / f"fashion-mnist-{digest}"
+    files = DataFiles(
+        train_images=folder / f"train-images-{resolution}.npy",
+        train_labels=folder / "train-labels.npy",
+        test_images=folder / f"test-images-{resolution}.npy",
+        test_labels=folder / "test-labels.npy",
+        source=str(source),
+        digest=digest,
+    )
+    if not _arrays_intact(files):
+        _build_arrays(payloads, files, resolution)
+    return files
+
+
+def find_source(path: str = "", cache: Path | None = None) -> Path | None:
+    """The directory that would be read, or None where a download is needed. Raises `ValueError` for a wrong one."""
+    for name, value in (("data.path", path), (DIR_VARIABLE, os.environ.get(DIR_VARIABLE, ""))):
+        if value:
+            if not Path(value).expanduser().is_dir():
+                raise ValueError(f"{name} = {value!r} is no directory; {_REMEDY}")
+            return Path(value).expanduser()
+    for folder in (DEBIAN_DIR, _download_dir(cache or cache_dir())):
+        if any(_locate(folder, name) for name in FASHION_MNIST):
+            return folder
+    return None
+
+
+def _download_dir(cache: Path) -> Path:
+    return cache / "fashion-mnist"
+
+
+def _locate(folder: Path, name: str) -> Path | None:
+    for inside in (folder, folder / "FashionMNIST" / "raw"):
+        for file in (inside / f"{name}.gz", inside / name):
+            if file.is_file():
+                return file
+    return None
+
+
+def _read_checked(folder: Path, name: str) -> bytes:
+    file = _locate(folder, name)
+    if file is None:
+        raise ValueError(f"data: {name}.gz is missing in {str(folder)!r}; {_REMEDY}")
+    try:
+        payload = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"data: {str(file)!r} is cut short or damaged ({error}); {_REMEDY}") from error
+    except OSError as error:
+        raise ValueError(f"data: {str(file)!r} cannot be read ({error.strerror}); {_REMEDY}") from error
+    if hashlib.sha256(payload).hexdigest() != FASHION_MNIST[name]:
+        raise ValueError(
+            f"data: {str(file)!r} is cut short or damaged (its SHA-256 is not the published one); {_REMEDY}"
+        )
+    return payload
+
+
+def _download(folder: Path) -> Path:
+    import torchvision
+
+    try:
+        torchvision.datasets.FashionMNIST(str(folder), download=True)
+    except Exception as error:  # torchvision raises whatever its mirrors and urllib raise
+        raise ValueError(
+            f"data: Fashion-MNIST is not on this machine and could not be downloaded ({error}); {_REMEDY}"
+        ) from error
+    return folder
+
+
+def _arrays_intact(files: DataFiles) -> bool:
+    return all(
+        array.is_file() and _sum_file(array).is_file() and _sum_file(array).read_text() == _sha256(array)
+        for array in (files.train_images, files.train_labels, files.test_images, files.test_labels)
+    )
+
+
+def _sum_file(array: Path) -> Path:
+    return array.with_suffix(".sha256")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _build_arrays(payloads: dict[str, bytes], files: DataFiles, resolution: int) -> None:
+    """Read the files with torchvision's own reader and write the arrays, each whole or not at all."""
+    import torchvision
+
+    with tempfile.TemporaryDirectory() as scratch:
+        raw = Path(scratch) / "FashionMNIST" / "raw"
+        raw.mkdir(parents=True)
+        for name, payload in payloads.items():
+            (raw / name).write_bytes(payload)
+        for train, images, labels in (
+            (True, files.train_images, files.train_labels),
+            (False, files.test_images, files.test_labels),
+        ):
+            part = torchvision.datasets.FashionMNIST(scratch, train=train)
+            _save(images, _resize(part.data, resolution))
+            _save(labels, part.targets.numpy().astype(np.uint8))
+
+
+def _resize(images, resolution: int) -> np.ndarray:
+    if images.shape[-1] == resolution:
+        return images.numpy()
+    from torchvision.transforms.v2 import functional
+
+    chunks = [functional.resize(chunk, [resolution, resolution], antialias=True) for chunk in images.split(2000)]
+    return np.concatenate([chunk.numpy() for chunk in chunks])
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with draft.open("wb") as file:
+        np.save(file, array)
+    digest = _sha256(draft)
+    os.replace(draft, path)
+    sum_draft = path.with_name(f".{path.name}.sum.{os.getpid()}")
+    sum_draft.write_text(digest)
+    os.replace(sum_draft, _sum_file(path))
+
+
+def open_split(files: DataFiles, *, num_train: int, num_validation: int, seed: int) -> Split:
+    """Draw the split from `seed`: the validation images first, so that they stay when `num_train` changes.
+
+    `num_validation` 0 and `num_train` of all images is the split of a full-scale rerun.
+    """
+    images, labels = _map(files.train_images), _map(files.train_labels)
+    order = np.random.default_rng(seed).permutation(len(images))
+    validation, train = order[:num_validation], order[num_validation : num_validation + num_train]
+    pixels = images[np.sort(train)[:10_000]] / np.float32(255)
+    return Split(images, labels, train, validation, float(pixels.mean()), float(pixels.std()))
+
+
+def open_test(files: DataFiles) -> tuple[np.ndarray, np.ndarray]:
+    """The test images and labels. Opened once, at the end of a full-scale rerun, and nowhere else."""
+    return _map(files.test_images), _map(files.test_labels)
+
+
+def _map(path: Path) -> np.ndarray:
+    # Copy-on-write: the pages are shared by all processes of the node, and torch accepts the array as writable.
+    return np.load(path, mmap_mode="c")

@@ -1,0 +1,187 @@
+"""Synthetic sweeps: tables of populations in which each rule is true, false or free by construction.
+
+In: the mean error of each space, and what shall go wrong. Out: `Tables` as a sweep would leave them. Nothing is
+trained: a network has a quality, its curve comes down to it, and the rule of early stopping is the plain one,
+worse than the median of those that came before.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from sweep.records.tables import ARCHITECTURES, EPOCHS, TRIALS, Tables
+from sweep.studies import study_from_dict
+
+MEAN_ERRORS_PCT = {"anynet_c": 24.0, "anynet_d": 21.5, "anynet_e": 21.4, "regnet_x": 19.4}
+MAX_EPOCHS, GRACE_EPOCHS = 4, 2
+# How far a network is from its quality after epochs 1 to 4, as a share of it.
+_EXCESS = (0.45, 0.16, 0.05, 0.0)
+
+
+def study(
+    *,
+    name: str = "synthetic",
+    question: str = "Which rules of AnyNet and RegNet hold?",
+    spaces: tuple[str, ...] = tuple(MEAN_ERRORS_PCT),
+    scales: tuple[str, ...] = ("small",),
+    trials_per_space: int = 20,
+) -> dict[str, Any]:
+    """A study as tables carry it."""
+    return study_from_dict(
+        {
+            "name": name,
+            "question": question,
+            "seed": 1,
+            "spaces": list(spaces),
+            "trials_per_space": trials_per_space,
+            "scale": [
+                {"name": scale, "resolution": 28, "flops_min": 4e5 * 4**i, "flops_max": 8e5 * 4**i}
+                for i, scale in enumerate(scales)
+            ],
+            "data": {"name": "fashion_mnist", "path": "", "num_train": 5000, "num_validation": 2500},
+            "recipe": {"batch_size": 128, "learning_rate": 0.1, "precision": "fp32"},
+            "stopping": {
+                "method": "asha",
+                "max_epochs": MAX_EPOCHS,
+                "grace_epochs": GRACE_EPOCHS,
+                "reduction_factor": 2,
+                "audit_fraction": 0.2,
+                "flops_strata": 1,
+            },
+            "judging": {"margin_pct": 0.5, "confidence": 0.95, "num_bootstrap": 10_000},
+            "rerun": {"epochs": 15, "resolution": 0, "learning_rate": 0.0},
+        }
+    ).to_dict()
+
+
+def tables(
+    mean_errors_pct: Mapping[str, float] = MEAN_ERRORS_PCT,
+    *,
+    rng: np.random.Generator,
+    scales: tuple[str, ...] = ("small",),
+    trials_per_space: int = 20,
+    spread_pct: float = 2.5,
+    num_diverged: int = 0,
+    num_failed: int = 0,
+    num_unfinished: int = 0,
+    **study_fields: Any,
+) -> Tables:
+    """One sweep. Of each space and scale the last trials launched failed, diverged or are unfinished, so many each.
+
+    `mean_errors_pct` is each space's mean error at the first rung, 2 epochs; around it errors are skewed (a shifted
+    gamma distribution) with a standard deviation of `spread_pct` points.
+    """
+    architectures: list[dict[str, Any]] = []
+    trials: list[dict[str, Any]] = []
+    epochs: list[dict[str, Any]] = []
+    for scale_index, scale in enumerate(scales):
+        for space, mean_pct in mean_errors_pct.items():
+            errors = mean_pct + spread_pct * (rng.gamma(4.0, size=trials_per_space) - 4.0) / 2.0
+            endings = ["failed"] * num_failed + ["diverged"] * num_diverged
+            endings += ["running", "pending"] * num_unfinished
+            endings = ["trained"] * (trials_per_space - len(endings)) + endings[:trials_per_space]
+            seen: list[float] = []
+            for draw, (error, ending) in enumerate(zip(errors, endings)):
+                drawn = _draw(space, scale, draw, len(trials), 4**scale_index, rng)
+                curve = [float(error * (1 + excess) / (1 + _EXCESS[1])) for excess in _EXCESS]
+                row, rows = _train(drawn, curve, ending, seen, rng)
+                architectures.append(drawn)
+                trials.append(row)
+                epochs.extend(rows)
+    return Tables(
+        architectures=pa.Table.from_pylist(architectures, ARCHITECTURES),
+        trials=pa.Table.from_pylist(trials, TRIALS),
+        epochs=pa.Table.from_pylist(epochs, EPOCHS),
+        metadata={
+            "schema_version": 1,
+            "study": study(
+                spaces=tuple(mean_errors_pct), scales=scales, trials_per_space=trials_per_space, **study_fields
+            ),
+            "study_hash": "0123456789ab",
+            "git_commit": "89abcdef0123456789abcdef0123456789abcdef",
+            "created_at_ms": 1_700_000_000_000,
+            "data": {"source": "dataset-fashion-mnist", "digest": "fedcba987654"},
+            "versions": {"python": "3.11.2", "designspace-sweep": "0.1.0", "torch": "2.14.1", "ray": "2.60.0"},
+            "machine": {"host": "example", "cpu": "Example CPU @ 2.00GHz", "num_cpus": 2},
+        },
+    )
+
+
+def _draw(space: str, scale: str, draw: int, order: int, size: int, rng: np.random.Generator) -> dict[str, Any]:
+    depths = rng.integers(1, 7, size=3)
+    widths = 8 * rng.integers(1, 12, size=3)
+    if space in ("anynet_d", "anynet_e", "regnet_x"):
+        widths.sort()
+    if space in ("anynet_e", "regnet_x"):
+        depths.sort()
+    flops = int(size * rng.uniform(4e5, 8e5))
+    stages = [
+        {"depth": int(d), "width": int(w), "group_width": 8, "bottleneck_ratio": 1} for d, w in zip(depths, widths)
+    ]
+    return {
+        "trial_id": f"{space}-{scale}-{draw:04d}",
+        "space": space,
+        "scale": scale,
+        "cohort": f"{space}/{scale}",
+        "draw": draw,
+        "launch_order": order,
+        "audited": bool(rng.random() < 0.2),
+        "seed": order,
+        "architecture_id": f"{order:012x}",
+        "stem_width": 16,
+        "depth": int(depths.sum()),
+        "depths": depths.tolist(),
+        "widths": widths.tolist(),
+        "bottleneck_ratios": [1.0] * 3,
+        "group_widths": [8] * 3,
+        "flops": flops,
+        "params": flops // 60,
+        "activations": flops // 20,
+        "architecture": json.dumps({"stem_width": 16, "stages": stages}),
+    }
+
+
+def _train(
+    drawn: dict[str, Any], curve: list[float], ending: str, seen: list[float], rng: np.random.Generator
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The row of a trial and its epochs. `seen` holds the cohort's errors at the rung, and gets this one."""
+    at_rung = curve[GRACE_EPOCHS - 1]
+    would_stop = ending == "trained" and bool(seen) and at_rung > float(np.median(seen))
+    stops = would_stop and not drawn["audited"]
+    num_epochs = {"trained": 2 if stops else 4, "diverged": 1, "failed": 3, "running": 1, "pending": 0}[ending]
+    if ending == "trained":
+        seen.append(at_rung)
+    errors: list[float | None] = [None] if ending == "diverged" else list(curve[:num_epochs])
+    rate_s = drawn["flops"] / 4e5
+    rows = [
+        {
+            "trial_id": drawn["trial_id"],
+            "space": drawn["space"],
+            "scale": drawn["scale"],
+            "epoch": epoch,
+            "train_loss": None if error is None else 0.04 * error,
+            "val_loss": None if error is None else 0.035 * error,
+            "val_error_pct": error,
+            "learning_rate": 0.1 * (1 - epoch / MAX_EPOCHS),
+            "train_time_s": rate_s * float(rng.uniform(0.9, 1.1)),
+            "eval_time_s": 0.1 * rate_s,
+            "host": "example",
+            "recorded_at_ms": 1_700_000_000_000 + epoch,
+        }
+        for epoch, error in enumerate(errors, start=1)
+    ]
+    row = {key: drawn[key] for key in TRIALS.names if key in drawn} | {
+        "outcome": ending if ending != "trained" else "stopped" if stops else "completed",
+        "epochs_trained": num_epochs,
+        "stopped_at_epoch": GRACE_EPOCHS if stops else None,
+        "would_stop_at_epoch": GRACE_EPOCHS if would_stop else None,
+        "last_val_error_pct": errors[-1] if errors else None,
+        "train_time_s": float(sum(row["train_time_s"] for row in rows)),
+        "eval_time_s": float(sum(row["eval_time_s"] for row in rows)),
+        "attempts": 0 if ending == "pending" else 3 if ending == "failed" else 1,
+        "failure": "CUDA out of memory" if ending == "failed" else None,
+    }
+    return row, rows
