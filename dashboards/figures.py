@@ -105,6 +105,13 @@ def error_window(errors: Iterable[Floats]) -> tuple[float, float]:
     return max(0.0, low - padding), min(100.0, high + padding)
 
 
+def _band(errors: Floats, window: tuple[float, float], confidence: float) -> tuple[Floats, Floats, Floats]:
+    """The EDF's band at 200 errors, between the best and the worst network that the window shows."""
+    shown = errors[errors <= window[1]]
+    x = np.linspace(shown.min(), shown.max(), 200) if len(shown) else np.empty(0)
+    return (x, *edf_band(errors, x, confidence=confidence))
+
+
 def _steps(errors: Floats, window: tuple[float, float]) -> tuple[Floats, Floats]:
     """The EDF as corners of a stair from the left to the right edge of the window."""
     x, share = edf(errors)
@@ -127,10 +134,9 @@ def edf_figure(tables: Tables, *, scale: str, epoch: int) -> go.Figure:
     confidence = study_of(tables).judging.confidence
     errors = errors_by_space(tables, scale=scale, epoch=epoch)
     window = error_window(errors.values())
-    grid = np.linspace(*window, 300)
     figure = go.Figure()
     for space, found in errors.items():
-        figure.add_traces(_edf_traces(space, found, window, grid, confidence))
+        figure.add_traces(_edf_traces(space, found, window, confidence))
     _dress(figure, height=420, x_title=f"validation error after {epoch} epochs, %", y_title="share of networks")
     figure.update_xaxes(range=list(window))
     figure.update_yaxes(range=[-0.02, 1.02], tickformat=".0%")
@@ -138,10 +144,10 @@ def edf_figure(tables: Tables, *, scale: str, epoch: int) -> go.Figure:
 
 
 def _edf_traces(
-    space: str, errors: Floats, window: tuple[float, float], grid: Floats, confidence: float
+    space: str, errors: Floats, window: tuple[float, float], confidence: float
 ) -> list[go.Scatter]:
     title, colour = SPACES[space].title, SPACE_COLOURS[space]
-    low, high = edf_band(errors, grid, confidence=confidence)
+    grid, low, high = _band(errors, window, confidence)
     band = go.Scatter(
         x=np.concatenate([grid, grid[::-1]]),
         y=np.concatenate([low, high[::-1]]),
@@ -162,7 +168,7 @@ def _edf_traces(
         legendgroup=space,
         hovertemplate=f"%{{y:.0%}} of {title} at or below %{{x:.1f}} %<extra></extra>",
     )
-    return [band, line] if len(errors) else [line]
+    return [band, line]
 
 
 def forest_figure(verdicts: Sequence[Verdict]) -> go.Figure:
@@ -429,37 +435,37 @@ def _draw_edfs(axes: Axes, tables: Tables, scale: str, epoch: int, several_scale
     confidence = study_of(tables).judging.confidence
     errors = errors_by_space(tables, scale=scale, epoch=epoch)
     window = error_window(errors.values())
-    points = np.linspace(*window, 300)
     for space, found in errors.items():
         colour = SPACE_COLOURS[space]
-        if len(found):
-            axes.fill_between(points, *edf_band(found, points, confidence=confidence), color=colour, alpha=0.11, lw=0)
+        axes.fill_between(*_band(found, window, confidence), color=colour, alpha=0.11, lw=0)
         axes.step(
             *_steps(found, window), where="post", color=colour, lw=2, label=f"{SPACES[space].title} (n = {len(found)})"
         )
     axes.set(xlim=window, ylim=(-0.02, 1.02), ylabel="share of networks")
     axes.set_xlabel(f"validation error after {epoch} epochs, %")
     axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
-    axes.legend(loc="upper left", frameon=False, fontsize=9)
+    axes.legend(loc="lower right", frameon=False, fontsize=9)
     place = f"Scale {scale}: error" if several_scales else "Error"
     axes.set_title(f"{place} distributions, {confidence:.0%} pointwise bands", loc="left", fontsize=10, parse_math=False)
     _strip(axes)
 
 
 def _draw_forest(axes: Axes, verdicts: Sequence[Verdict], *, several_scales: bool) -> None:
+    across = axes.get_yaxis_transform()
     for row, verdict in enumerate(verdicts):
         _draw_forest_row(axes, row, verdict)
     if verdicts:
         margin = verdicts[0].margin_pct
         axes.axvspan(-margin, margin, color="#808080", alpha=0.13, lw=0)
-        axes.text(0, -0.62, f"free: within ±{margin:g}", ha="center", va="center", fontsize=8, color="#555555")
+        for x, side, text in ((0.0, "left", "← helps"), (0.5, "center", f"free: ±{margin:g}"), (1.0, "right", "hurts →")):
+            axes.text(x, -0.62, text, transform=across, ha=side, va="center", fontsize=9, color="#555555")
     axes.axvline(0, color="#808080", lw=1)
     axes.set(xlim=_forest_window(verdicts), ylim=(max(len(verdicts), 1) - 0.45, -0.8))
     labels = [
         f"{rule_label(v.rule)}\n{pair_label(v)}" + (f", {v.scale}" if several_scales else "") for v in verdicts
     ]
     axes.set_yticks(range(len(verdicts)), labels, fontsize=9, parse_math=False)
-    axes.set_xlabel("← helps      points of validation error (with the rule − without)      hurts →")
+    axes.set_xlabel("points of validation error (with the rule − without)")
     title = f"Rules, {verdicts[0].confidence:.0%} intervals" if verdicts else "No two spaces differ by a rule"
     axes.set_title(title, loc="left", fontsize=10)
     _strip(axes)

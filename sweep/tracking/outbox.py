@@ -8,19 +8,19 @@ with its mark unset, and is tried again, now or by `deliver` later.
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sweep.records.journal import Journal, now_ms
-from sweep.tracking.content import INTERRUPTED, PARENT_STATUS
+from sweep.tracking.content import INTERRUPTED
 from sweep.tracking.delivery import Delivery, TrackingError
-from sweep.tracking.preflight import strip_credentials
+from sweep.tracking.preflight import default_tracking_uri, strip_credentials
 
 _MAX_PAUSE_S = 30.0
 # A pass is followed by a pause of at least nine times its length: the outbox takes a tenth of a core at most.
 _PAUSE_PER_PASS = 9
-_CLOSE_ATTEMPTS = 3
+_CLOSE_ATTEMPTS = 2
 
 
 class Outbox:
@@ -45,7 +45,7 @@ class Outbox:
     def start(self) -> None:
         """Begin, and take back how an earlier session of this sweep was closed. Returns at once."""
         with Journal.open(self._run_dir) as journal:
-            journal.set_meta(tracking_close=None)
+            journal.set_meta(tracking_uri=strip_credentials(self._uri), tracking_close=None)
         self._thread.start()
 
     def backlog(self) -> int:
@@ -56,20 +56,19 @@ class Outbox:
     def close(
         self,
         *,
-        status: str,
+        status: Literal["finished", "interrupted", "failed"],
         artifacts: Mapping[str, Path] = {},
         note: str = "",
         tags: Mapping[str, str] = {},
         metrics: Mapping[str, float] = {},
         timeout_s: float = 60.0,
     ) -> None:
-        """Deliver everything left and end every run. `status`: finished, interrupted or failed.
+        """Deliver everything left and end every run.
 
         `artifacts`: path in the sweep's run -> local file; `note`: Markdown put below the study's own; `tags` and
         `metrics` (finite) go to the sweep's run. Trials that have not ended are ended as interrupted. Raises
         `TrackingError` if that was not done within about `timeout_s` seconds; `deliver` does the rest later.
         """
-        assert status in PARENT_STATUS, status
         self._closing = {
             "status": status,
             "note": note,
@@ -123,7 +122,7 @@ class Outbox:
         delivery.open(live=True)
         return delivery.deliver(live=True)
 
-    def _attempt(self, step: Any) -> bool:
+    def _attempt(self, step: Callable[[], object]) -> bool:
         try:
             step()
         except Exception as error:  # the sweep goes on without MLflow; `error` and `close` tell of it
@@ -152,7 +151,7 @@ def deliver(run_dir: Path, tracking_uri: str = "") -> int:
     closing = meta.get("tracking_close") or _closed_by_kill()
     if backlog == 0 and closing.get("delivered"):
         return 0
-    uri = tracking_uri or meta["tracking_uri"]
+    uri = tracking_uri or meta.get("tracking_uri") or default_tracking_uri(run_dir)
     delivery = Delivery(run_dir, uri, experiment=meta["study"]["name"])
     try:
         return _finish(delivery, closing)

@@ -16,7 +16,9 @@ DATABASES = ("postgresql", "mysql")
 ARTIFACTS_DIR = "mlartifacts"
 # A password may hold any sign, '/' and '@' too, in a URL that SQLAlchemy reads: up to the last '@' of the word.
 _USER_INFO = re.compile(r"""(?<=://)(?:[^\s/:@]*:[^\s'"]*|[^\s/?#'"]*)@""")
-_SECRET_IN_QUERY = re.compile(r"(?i)([?&][^=&\s]*(?:password|passwd|pwd|token|secret|key)[^=&\s]*=)[^&\s]*")
+_SECRET_IN_QUERY = re.compile(
+    r"(?i)([?&][^=&\s]*(?:password|passwd|pwd|token|secret|api_?key|access_?key)[^=&\s]*=)[^&\s]*"
+)
 
 
 def strip_credentials(text: str) -> str:

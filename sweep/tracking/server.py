@@ -61,6 +61,7 @@ def serve(
     _check_port(host, port)
     environment = os.environ | quiet_environment() | {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_LOGGING_LEVEL": "ERROR",  # a client is told of errors by exceptions; a server can only log them
         "MLFLOW_BACKEND_STORE_URI": tracking_uri,  # not on the command line, where others read the password
     }  # fmt: skip
     with open(log_path, "wb") as log:

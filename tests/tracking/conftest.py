@@ -1,12 +1,12 @@
 """A run directory with an MLflow database that is created once and copied: creating one takes a second of CPU."""
 
 import shutil
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tracking.journal_maker import asking
 
 from sweep.tracking.delivery import connect
 from sweep.tracking.preflight import default_tracking_uri
@@ -29,13 +29,4 @@ def run_dir(tmp_path: Path, empty_database: Path) -> Path:
 
 @pytest.fixture
 def sql(run_dir: Path) -> Callable[..., list[tuple[Any, ...]]]:
-    """Ask the database itself, not MLflow and not our code."""
-
-    def ask(query: str, *values: Any) -> list[tuple[Any, ...]]:
-        db = sqlite3.connect(run_dir / "mlflow.db")
-        try:
-            return db.execute(query, values).fetchall()
-        finally:
-            db.close()
-
-    return ask
+    return asking(run_dir / "mlflow.db")

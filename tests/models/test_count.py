@@ -1,0 +1,87 @@
+"""Counts by hooks on the modules, against the closed form and against torch's own counter."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from spaces.strategies import architectures
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from sweep.models import build, count
+from sweep.spaces import SPACES, ZOO, Complexity, Ranges, complexity, sample_population
+
+resolutions = st.sampled_from([1, 7, 28, 32, 33, 96])
+
+
+def bias_flops(module, resolution, channels):
+    """Additions of biases, which torch's counter leaves out: one for each output of a layer that has one."""
+    total = 0
+
+    def add(layer, inputs, output):
+        nonlocal total
+        total += output.numel() if layer.bias is not None else 0
+
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.register_forward_hook(add)
+    module(torch.empty(1, channels, resolution, resolution, device="meta"))
+    return total
+
+
+@settings(max_examples=60, deadline=None)
+@given(architectures(), resolutions, st.sampled_from([1, 3]), st.sampled_from([2, 10]))
+def test_hooks_agree_with_the_closed_form(architecture, resolution, channels, classes):
+    with torch.device("meta"):
+        module = build(architecture, channels=channels, classes=classes)
+    expected = complexity(architecture, resolution=resolution, channels=channels, classes=classes)
+    assert count(module, resolution, channels) == expected
+
+
+@settings(max_examples=30, deadline=None)
+@given(architectures(), resolutions, st.sampled_from([1, 3]))
+def test_torchs_counter_agrees_with_the_closed_form(architecture, resolution, channels):
+    """It counts a multiply-add as two and leaves biases out."""
+    with torch.device("meta"):
+        module = build(architecture, channels=channels, classes=10).eval()
+    with FlopCounterMode(display=False) as counter:
+        module(torch.empty(1, channels, resolution, resolution, device="meta"))
+    expected = complexity(architecture, resolution=resolution, channels=channels, classes=10).flops
+    assert counter.get_total_flops() // 2 == expected - bias_flops(module, resolution, channels)
+
+
+@pytest.mark.parametrize("name", ["regnetx_400mf", "regnetx_8.0gf", "regnetx_32gf", "regnety_600mf", "regnety_16gf"])
+def test_published_networks(name):
+    with torch.device("meta"):
+        module = build(ZOO[name])
+    assert count(module, 224, 3) == complexity(ZOO[name])
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_sampled_networks(space):
+    ranges = Ranges(num_stages=3, width_max=128, depth_max=8, stem_width=16, se_ratio=0.25)
+    image = {"resolution": 28, "channels": 1, "classes": 10}
+    population = sample_population(SPACES[space], ranges, num=3, seed=5, flops_min=4e5, flops_max=8e5, **image)
+    for architecture in population.members:
+        with torch.device("meta"):
+            module = build(architecture, channels=1, classes=10)
+        assert count(module, 28, 1) == complexity(architecture, **image)
+
+
+def test_max_pooling_counts_as_activations():
+    module = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 3))
+    assert count(module, 4, 1) == Complexity(flops=32 * 10 + 3 * 9, params=20 + 27, activations=32 + 8 + 3)
+
+
+def test_the_module_stays_as_it_was():
+    torch.manual_seed(0)
+    module = build(ZOO["regnetx32"], channels=1, classes=10)
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    count(module, 28, 1)
+    assert module.training
+    assert not any(layer._forward_hooks for layer in module.modules())
+    after = module.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    with pytest.raises(RuntimeError):
+        count(module, 28, 3)
+    assert not any(layer._forward_hooks for layer in module.modules())

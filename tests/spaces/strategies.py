@@ -1,0 +1,32 @@
+"""Random networks and ranges for property tests (import as `spaces.strategies`)."""
+
+from hypothesis import strategies as st
+
+from sweep.spaces import Architecture, Ranges, Stage
+
+SMALL = Ranges(num_stages=3, width_max=128, depth_max=8, stem_width=16)
+"""The ranges of a laptop study: 28 pixels, one channel, ten classes."""
+
+PAPER = Ranges()
+SMALL_IMAGE = {"resolution": 28, "channels": 1, "classes": 10}
+SMALL_BAND = {"flops_min": 4e5, "flops_max": 8e5}
+PAPER_BAND = {"flops_min": 360e6, "flops_max": 440e6}
+
+
+@st.composite
+def stages(draw: st.DrawFn) -> Stage:
+    group_width = draw(st.sampled_from([1, 2, 3, 8]))
+    bottleneck_width = group_width * draw(st.integers(1, 3)) * 16
+    ratio = draw(st.sampled_from([0.25, 0.5, 1, 2, 4]))
+    return Stage(draw(st.integers(1, 3)), int(bottleneck_width * ratio), group_width, ratio)
+
+
+@st.composite
+def architectures(draw: st.DrawFn) -> Architecture:
+    return Architecture(
+        tuple(draw(st.lists(stages(), min_size=1, max_size=5))),
+        stem_width=draw(st.integers(4, 40)),
+        stem_stride=draw(st.sampled_from([1, 2])),
+        se_ratio=draw(st.sampled_from([0.0, 0.25, 0.3, 1.0])),
+        conv_bias=draw(st.booleans()),
+    )
