@@ -33,6 +33,7 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # Ray's workers would run at nice 15, and a trial beside any other program crawl.
     "RAY_worker_niceness": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # its other output engine prints a box even when told to be silent
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_RESULT_BUFFER_LENGTH": "1",

@@ -11,8 +11,8 @@ In: a space, its ranges, a NumPy generator. Out: `Draws`. What is drawn:
 * AnyNet D and E: C with the widths, or the widths and the depths, of every network put in rising order. So the order is
   all that the rule changes: the mix of b, g and sizes stays that of C. (Rejecting the networks of C that break the rule
   would favour equal stages, by up to num_stages!, and with them the pairs (b, g) that few widths fit.)
-* RegNet X: (b, g) as in C; d, w_0, w_a and w_m log-uniformly on the grid of the ranges, given that the network is a
-  member. The draws that are none are marked with the reason.
+* RegNet X: (b, g) as in C; d, w_0, w_a and w_m log-uniformly on the grid of the ranges (pycls draws d evenly, from 12
+  to 28), given that the network is a member. The draws that are none are marked with the reason.
 
 A band of flops is applied later (sampling.py) and bends all of this, as it must.
 """

@@ -8,6 +8,7 @@ Params are an allow-list: nothing is logged because it happens to be in the stud
 
 import base64
 import json
+import math
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -116,6 +117,7 @@ def note(study: Mapping[str, Any], verdicts: str = "") -> str:
     margin_pct = study.get("judging", {}).get("margin_pct")
     parts = [
         study.get("question") or f"A sweep of the study {study['name']}.",
+        verdicts,
         "This run is the sweep; the runs below it are its trials, one network each.",
         "\n".join(
             [
@@ -126,12 +128,9 @@ def note(study: Mapping[str, Any], verdicts: str = "") -> str:
                 "- `flops_m`, `params_m`, `activations_m`: millions, for one image. Colours tell the design spaces.",
             ]
         ),
+        "" if margin_pct is None else f"*Free*: a rule that changes the mean error by less than {margin_pct:g} points.",
     ]
-    if margin_pct is not None:
-        parts.append(f"A rule is *free* if it changes the mean error by less than {margin_pct:g} points.")
-    if verdicts:
-        parts.append(verdicts)
-    return "\n\n".join(parts)[:_NOTE_MAX_CHARACTERS]
+    return "\n\n".join(filter(None, parts))[:_NOTE_MAX_CHARACTERS]
 
 
 def dataset(study: Mapping[str, Any]) -> dict[str, str]:
@@ -208,11 +207,15 @@ def static_points(trial: Mapping[str, Any], architecture: Architecture) -> list[
 
 
 def epoch_points(epochs: Iterable[Mapping[str, Any]]) -> Iterator[Point]:
-    """The curves; what was not finite is None in the journal and is left out."""
+    """The curves. What is missing or not finite (None in the journal) is left out: MLflow would show NaN as 0."""
     for row in epochs:
         for column, key in CURVES.items():
-            if row[column] is not None:
+            if is_finite(row.get(column)):
                 yield key, float(row[column]), row["recorded_at_ms"], row["epoch"]
+
+
+def is_finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
 
 
 def rerun_tags(parent_run_id: str, rerun_id: str) -> dict[str, str]:

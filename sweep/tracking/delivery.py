@@ -283,7 +283,8 @@ class Delivery:
         delivered = self.deliver(live=False, until=until)
         study = self.journal.get("study")
         tags = {"outcome": closing["status"], "mlflow.note.content": content.note(study, closing["note"])}
-        points = [(key, value, closing["ended_at_ms"], 0) for key, value in closing["metrics"].items()]
+        metrics = closing["metrics"].items()
+        points = [(key, value, closing["ended_at_ms"], 0) for key, value in metrics if content.is_finite(value)]
         self._log(self._parent_id, points=points, tags=tags | closing["tags"])
         status = content.PARENT_STATUS[closing["status"]]
         self._client.set_terminated(self._parent_id, status, closing["ended_at_ms"])
@@ -366,7 +367,7 @@ def record_run(
             run_name=name,
         )
         ended_at_ms = epochs[-1]["recorded_at_ms"]
-        final = [(key, value, ended_at_ms, 0) for key, value in metrics.items()]
+        final = [(key, value, ended_at_ms, 0) for key, value in metrics.items() if content.is_finite(value)]
         shown = {key: content.shown(value) for key, value in params.items()}
         log_batch(client, run.info.run_id, shown, [*content.epoch_points(epochs), *final], tags)
         for artifact, path in artifacts.items():

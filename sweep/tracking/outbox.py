@@ -65,8 +65,8 @@ class Outbox:
     ) -> None:
         """Deliver everything left and end every run.
 
-        `artifacts`: path in the sweep's run -> local file; `note`: Markdown put below the study's own; `tags` and
-        `metrics` (finite) go to the sweep's run. Trials that have not ended are ended as interrupted. Raises
+        `artifacts`: path in the sweep's run -> local file; `note`: Markdown put below the study's question; `tags` and
+        `metrics` go to the sweep's run. Trials that have not ended are ended as interrupted. Raises
         `TrackingError` if that was not done within about `timeout_s` seconds; `deliver` does the rest later.
         """
         self._closing = {

@@ -1,8 +1,15 @@
-"""Random networks and ranges for property tests (import as `spaces.strategies`)."""
+"""Random networks and the ranges of studies, for property tests (import as `spaces.strategies`).
 
+Importing it makes Hypothesis repeatable and free of deadlines, for machines that are busy with other things.
+"""
+
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from sweep.spaces import Architecture, Ranges, Stage
+
+settings.register_profile("sweep", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("sweep")
 
 SMALL = Ranges(num_stages=3, width_max=128, depth_max=8, stem_width=16)
 """The ranges of a laptop study: 28 pixels, one channel, ten classes."""

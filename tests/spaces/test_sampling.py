@@ -40,7 +40,7 @@ def test_acceptance_is_workable(space, study):
     assert len(population.members) / population.num_draws > (0.0005 if space == "regnet_x" else 0.02)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=30)
 @given(
     space=st.sampled_from(list(SPACES)),
     seed=st.integers(0, 2**31),

@@ -6,6 +6,7 @@ from itertools import product
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from spaces.strategies import PAPER
 
 from sweep.spaces import RULES, SPACES, ZOO, Architecture, Ranges, Stage, get_space, rule_pairs
 
@@ -48,7 +49,7 @@ def test_the_size_of_regnet_counts_settings_of_the_grid():
     ],
 )
 def test_published_sizes_ignore_compatibility(name, exact, published):
-    assert SPACES[name].size(Ranges(), compatible=False) == exact
+    assert SPACES[name].size(PAPER, compatible=False) == exact
     assert float(f"{exact:.1e}") == published == SPACES[name].published_size
 
 
@@ -58,7 +59,7 @@ def test_published_sizes_of_d_and_e_divide_by_the_orders_of_four_stages():
     assert float(f"{anynet_c / 24**2:.1e}") == SPACES["anynet_e"].published_size
     # Stages may be equal, so there are more: 5 % for widths of 128 values, 42 % for depths of 16.
     more_widths, more_depths = 131 * 130 * 129 / 128**3, 19 * 18 * 17 / 16**3
-    exact_d, exact_e = (SPACES[name].size(Ranges(), compatible=False) for name in ("anynet_d", "anynet_e"))
+    exact_d, exact_e = (SPACES[name].size(PAPER, compatible=False) for name in ("anynet_d", "anynet_e"))
     assert exact_d / (anynet_c / 24) == pytest.approx(more_widths)
     assert exact_e / (anynet_c / 24**2) == pytest.approx(more_widths * more_depths)
 
@@ -68,13 +69,13 @@ def test_the_published_size_of_regnet_has_64_values_for_each_parameter_of_the_li
 
 
 def test_sizes_are_plain_and_shrink():
-    sizes = [SPACES[name].size(Ranges()) for name in SPACES]
+    sizes = [SPACES[name].size(PAPER) for name in SPACES]
     assert all(type(size) is int for size in sizes)
     assert sizes == sorted(sizes, reverse=True)
 
 
 def test_degrees_of_freedom_are_the_papers():
-    assert [space.degrees_of_freedom(Ranges()) for space in SPACES.values()] == [16, 13, 10, 10, 10, 6]
+    assert [space.degrees_of_freedom(PAPER) for space in SPACES.values()] == [16, 13, 10, 10, 10, 6]
     assert [space.degrees_of_freedom(Ranges(num_stages=3)) for space in SPACES.values()] == [12, 10, 8, 8, 8, 6]
 
 
@@ -97,11 +98,11 @@ def test_a_member_is_a_member_of_every_ancestor(depths, widths, pairs):
 
 
 def test_membership_asks_for_the_ranges():
-    assert SPACES["regnet_x"].contains(ZOO["regnetx_400mf"], Ranges())
+    assert SPACES["regnet_x"].contains(ZOO["regnetx_400mf"], PAPER)
     assert not SPACES["anynet_a"].contains(ZOO["regnetx_400mf"], Ranges(depth_max=11))
     assert not SPACES["regnet_x"].contains(ZOO["regnetx_400mf"], Ranges(regnet_depth_max=21))
     assert SPACES["anynet_e"].contains(ZOO["regnetx_400mf"], Ranges(regnet_depth_max=21))
-    assert not SPACES["regnet_x"].contains(ZOO["regnety_200mf"], Ranges())
+    assert not SPACES["regnet_x"].contains(ZOO["regnety_200mf"], PAPER)
     assert SPACES["regnet_x"].contains(ZOO["regnety_200mf"], Ranges(se_ratio=0.25))
 
 

@@ -71,10 +71,10 @@ def test_params_of_the_sweep_are_an_allow_list():
     assert "canary" not in everything
 
 
-def test_note_begins_with_the_question_and_ends_with_the_verdicts():
-    note = content.note(STUDY, "**Verdicts**")
-    assert note.startswith(STUDY["question"])
-    assert note.endswith("**Verdicts**")
+def test_note_begins_with_the_question_and_the_verdicts():
+    # The viewer folds all but the first lines away.
+    assert content.note(STUDY, "**Verdicts**").startswith(f"{STUDY['question']}\n\n**Verdicts**\n\nThis run")
+    assert content.note(STUDY).startswith(f"{STUDY['question']}\n\nThis run")
     assert len(content.note(STUDY, "x" * 10_000)) == 8000
 
 

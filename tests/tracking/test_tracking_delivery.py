@@ -296,6 +296,7 @@ def test_the_sweep_run_says_what_it_is(journal, run_dir, sql):
 def test_a_rerun_is_one_linked_run_however_often_it_is_recorded(journal, run_dir, sql, tmp_path):
     train(journal, T0, [40.0, 30.0], "completed")
     epochs = [dict(row) for row in journal.epochs()]
+    epochs[0]["train_loss"] = float("nan")
     deliver(run_dir)
     report = tmp_path / "report of mine.txt"
     report.write_text("x")
@@ -308,7 +309,7 @@ def test_a_rerun_is_one_linked_run_however_often_it_is_recorded(journal, run_dir
             name="rerun RegNetX-0000",
             params={"epochs": 2, "widths": (16, 16, 32)},
             epochs=epochs,
-            metrics={"test/error_pct": 29.5},
+            metrics={"test/error_pct": 29.5, "test/loss": float("nan")},
             artifacts={"model/report.txt": report},
         )
         for _ in range(2)
@@ -317,7 +318,8 @@ def test_a_rerun_is_one_linked_run_however_often_it_is_recorded(journal, run_dir
     assert sql("SELECT status FROM runs WHERE run_uuid = ?", recorded[0]) == [("FINISHED",)]
     tags = dict(sql("SELECT key, value FROM tags WHERE run_uuid = ?", recorded[0]))
     assert (tags["kind"], tags["mlflow.parentRunId"]) == ("rerun", journal.get("parent_run_id"))
-    assert sql("SELECT value FROM metrics WHERE run_uuid = ? AND key = 'test/error_pct'", recorded[0]) == [(29.5,)]
+    assert sql("SELECT value FROM metrics WHERE run_uuid = ? AND key LIKE 'test/%'", recorded[0]) == [(29.5,)]
+    assert sql("SELECT count(*) FROM metrics WHERE is_nan = 1") == [(0,)]
     assert_no_point_twice(sql)
     assert list((run_dir / "mlartifacts").rglob("model/report.txt"))
 
