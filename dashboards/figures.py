@@ -1,4 +1,4 @@
-"""Figures of a sweep: interactive ones for the report (plotly), and one picture for MLflow, README and talks (matplotlib).
+"""Figures of a sweep: interactive ones for the report (plotly), one picture for MLflow and talks (matplotlib).
 
 In: tables and verdicts. Out: plotly figures that are legible on a light and on a dark page, and `summary.png`.
 
@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
+from dashboards.words import interval_text, pair_label, provenance_text, rule_label, si
 from sweep.records import Tables
 from sweep.spaces import SPACES
 from sweep.spaces.colours import SPACE_COLOURS
@@ -69,15 +70,6 @@ _GRID = "rgba(128, 128, 128, 0.22)"
 
 
 # -- what several figures share --------------------------------------------------------------------------------
-
-
-def rule_label(rule: str) -> str:
-    """A rule's name for people: `widths_up+depths_up` as "widths up + depths up"."""
-    return rule.replace("_", " ").replace("+", " + ")
-
-
-def pair_label(verdict: Verdict) -> str:
-    return f"{SPACES[verdict.space_without].title} → {SPACES[verdict.space_with].title}"
 
 
 def errors_by_space(tables: Tables, *, scale: str, epoch: int) -> dict[str, Floats]:
@@ -143,9 +135,7 @@ def edf_figure(tables: Tables, *, scale: str, epoch: int) -> go.Figure:
     return figure
 
 
-def _edf_traces(
-    space: str, errors: Floats, window: tuple[float, float], confidence: float
-) -> list[go.Scatter]:
+def _edf_traces(space: str, errors: Floats, window: tuple[float, float], confidence: float) -> list[go.Scatter]:
     title, colour = SPACES[space].title, SPACE_COLOURS[space]
     grid, low, high = _band(errors, window, confidence)
     band = go.Scatter(
@@ -180,7 +170,9 @@ def forest_figure(verdicts: Sequence[Verdict]) -> go.Figure:
         if drawn:
             figure.add_trace(_forest_trace(decision, mark, drawn))
     _dress(figure, height=110 + 58 * len(rows), x_title="points of validation error (with the rule − without)")
-    figure.update_yaxes(categoryorder="array", categoryarray=rows[::-1], range=[-0.6, len(rows) - 0.4], gridcolor=_FAINT)
+    figure.update_yaxes(
+        categoryorder="array", categoryarray=rows[::-1], range=[-0.6, len(rows) - 0.4], gridcolor=_FAINT
+    )
     figure.update_xaxes(range=_forest_window(verdicts))
     if verdicts:
         margin = verdicts[0].margin_pct
@@ -204,7 +196,9 @@ def _forest_window(verdicts: Sequence[Verdict]) -> tuple[float, float]:
 
 def _forest_trace(decision: str, mark: Mark, drawn: list[tuple[str, Verdict]]) -> go.Scatter:
     verdicts = [verdict for _, verdict in drawn]
-    reach = [0.0 if v.ci_high_pct is None else v.ci_high_pct - v.effect_pct for v in verdicts]
+    reach = [
+        0.0 if v.ci_low_pct is None or v.ci_high_pct is None else (v.ci_high_pct - v.ci_low_pct) / 2 for v in verdicts
+    ]
     return go.Scatter(
         x=[v.effect_pct for v in verdicts],
         y=[row for row, _ in drawn],
@@ -238,7 +232,9 @@ def curves_figure(tables: Tables, *, scale: str) -> go.Figure:
             figure.add_trace(trace, **place)
     _dress(figure, height=70 + 290 * num_rows)
     figure.update_layout(showlegend=False)
-    figure.update_xaxes(title="epoch", range=[0.7, study.stopping.max_epochs + 0.3], **_epoch_ticks(study.stopping.max_epochs))
+    figure.update_xaxes(
+        title="epoch", range=[0.7, study.stopping.max_epochs + 0.3], **_epoch_ticks(study.stopping.max_epochs)
+    )
     figure.update_yaxes(title="validation error, %", col=1)
     for rung in study.stopping.rungs:
         figure.add_vline(x=rung, line={"color": _GREY, "width": 1, "dash": "dot"})
@@ -349,14 +345,6 @@ def _flops_ticks(flops: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def si(value: float) -> str:
-    """With three digits at most and an SI prefix: 412345 as "412 k", 4e9 as "4 G"."""
-    for factor, prefix in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if abs(value) >= 0.9995 * factor:
-            return f"{value / factor:.3g}{prefix}"
-    return f"{value:.3g}"
-
-
 def cost_figure(tables: Tables) -> go.Figure:
     """Epochs trained in each space and scale, and those that stopping saved."""
     study = study_of(tables)
@@ -389,7 +377,7 @@ def cost_figure(tables: Tables) -> go.Figure:
 
 
 def _dress(figure: go.Figure, *, height: int, x_title: str | None = None, y_title: str | None = None) -> None:
-    """One look for all. Grounds are transparent and greys middling: the page's style sheet sets ink for light and dark."""
+    """One look for all. Grounds are transparent, greys middling: the page's style sheet inks text for light and dark."""
     figure.update_layout(
         template="none",
         height=height,
@@ -419,6 +407,7 @@ def summary_png(tables: Tables, verdicts: Sequence[Verdict], path: Path) -> None
     for row, scale in enumerate(study.scale):
         _draw_edfs(figure.add_subplot(grid[row, 0]), tables, scale.name, epochs[scale.name], num_scales > 1)
     _draw_forest(figure.add_subplot(grid[:, 1]), verdicts, several_scales=num_scales > 1)
+    figure.supxlabel(provenance_text(tables), x=0.012, ha="left", fontsize=8, color="#555555", parse_math=False)
     figure.suptitle(study.name, x=0.012, ha="left", fontsize=15, fontweight="bold", parse_math=False)
     # No software version and no date in the file: pictures of the same sweep are the same bytes.
     figure.savefig(path, format="png", metadata={"Software": None})
@@ -446,7 +435,9 @@ def _draw_edfs(axes: Axes, tables: Tables, scale: str, epoch: int, several_scale
     axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     axes.legend(loc="lower right", frameon=False, fontsize=9)
     place = f"Scale {scale}: error" if several_scales else "Error"
-    axes.set_title(f"{place} distributions, {confidence:.0%} pointwise bands", loc="left", fontsize=10, parse_math=False)
+    axes.set_title(
+        f"{place} distributions, {confidence:.0%} pointwise bands", loc="left", fontsize=10, parse_math=False
+    )
     _strip(axes)
 
 
@@ -457,13 +448,15 @@ def _draw_forest(axes: Axes, verdicts: Sequence[Verdict], *, several_scales: boo
     if verdicts:
         margin = verdicts[0].margin_pct
         axes.axvspan(-margin, margin, color="#808080", alpha=0.13, lw=0)
-        for x, side, text in ((0.0, "left", "← helps"), (0.5, "center", f"free: ±{margin:g}"), (1.0, "right", "hurts →")):
+        for x, side, text in (
+            (0.02, "left", "← helps"),
+            (0.5, "center", f"free: ±{margin:g}"),
+            (0.98, "right", "hurts →"),
+        ):
             axes.text(x, -0.62, text, transform=across, ha=side, va="center", fontsize=9, color="#555555")
     axes.axvline(0, color="#808080", lw=1)
     axes.set(xlim=_forest_window(verdicts), ylim=(max(len(verdicts), 1) - 0.45, -0.8))
-    labels = [
-        f"{rule_label(v.rule)}\n{pair_label(v)}" + (f", {v.scale}" if several_scales else "") for v in verdicts
-    ]
+    labels = [f"{rule_label(v.rule)}\n{pair_label(v)}" + (f", {v.scale}" if several_scales else "") for v in verdicts]
     axes.set_yticks(range(len(verdicts)), labels, fontsize=9, parse_math=False)
     axes.set_xlabel("points of validation error (with the rule − without)")
     title = f"Rules, {verdicts[0].confidence:.0%} intervals" if verdicts else "No two spaces differ by a rule"
@@ -474,26 +467,15 @@ def _draw_forest(axes: Axes, verdicts: Sequence[Verdict], *, several_scales: boo
 def _draw_forest_row(axes: Axes, row: int, verdict: Verdict) -> None:
     mark = MARKS[verdict.verdict]
     if verdict.ci_low_pct is not None and verdict.ci_high_pct is not None:
-        axes.plot([verdict.ci_low_pct, verdict.ci_high_pct], [row, row], color=mark.colour, lw=2.2, solid_capstyle="butt")
+        axes.plot(
+            [verdict.ci_low_pct, verdict.ci_high_pct], [row, row], color=mark.colour, lw=2.2, solid_capstyle="butt"
+        )
     if verdict.effect_pct is not None:
         face = mark.colour if mark.filled else "white"
         axes.plot(verdict.effect_pct, row, mark.matplotlib_marker, ms=9, mfc=face, mec=mark.colour, mew=1.8)
-    numbers = f"{verdict.verdict}\n{interval_text(verdict)}"
-    axes.text(1.015, row, numbers, transform=axes.get_yaxis_transform(), va="center", fontsize=9, color="#222222")
-
-
-def interval_text(verdict: Verdict) -> str:
-    """The effect and its interval, as "−2.31 [−3.60, −1.02]"."""
-    if verdict.effect_pct is None:
-        return "no data"
-    if verdict.ci_low_pct is None or verdict.ci_high_pct is None:
-        return f"{signed(verdict.effect_pct)} [no interval]"
-    return f"{signed(verdict.effect_pct)} [{signed(verdict.ci_low_pct)}, {signed(verdict.ci_high_pct)}]"
-
-
-def signed(value: float) -> str:
-    """With two decimals and a typographic minus; never "−0.00"."""
-    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
+    beside: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "fontsize": 9, "color": "#222222"}
+    axes.text(1.015, row, verdict.verdict, va="bottom", fontweight="bold", **beside)
+    axes.text(1.015, row, interval_text(verdict), va="top", **beside)
 
 
 def _strip(axes: Axes) -> None:

@@ -89,7 +89,7 @@ class Outbox:
         return TrackingError(
             f"tracking: {self.backlog()} results and the end of the sweep are not delivered to "
             f"{strip_credentials(self._uri)} ({reason}); nothing is lost: they are kept in the journal, and "
-            f"`sweep resume {self._run_dir}` delivers them once MLflow answers"
+            "the same `sweep launch` with --resume delivers them once MLflow answers"
         )
 
     # -- the thread ---------------------------------------------------------------------------------------------

@@ -1,0 +1,135 @@
+"""A sweep in words: the answer in plain sentences, and numbers, rules and machines as people read them.
+
+In: tables and verdicts. Out: plain text, not escaped. A number comes with its interval, n and budget.
+"""
+
+from collections.abc import Sequence
+
+from sweep.records import Tables
+from sweep.spaces import SPACES
+from sweep.statistics import Verdict, study_of
+
+MINUS = "−"
+
+
+def rule_label(rule: str) -> str:
+    """A rule's name for people: `widths_up+depths_up` as "widths up + depths up"."""
+    return rule.replace("_", " ").replace("+", " + ")
+
+
+def pair_label(verdict: Verdict) -> str:
+    return f"{SPACES[verdict.space_without].title} → {SPACES[verdict.space_with].title}"
+
+
+def interval_text(verdict: Verdict) -> str:
+    """The effect and its interval, as "−2.31 [−3.60, −1.02]"."""
+    if verdict.effect_pct is None:
+        return "no data"
+    if verdict.ci_low_pct is None or verdict.ci_high_pct is None:
+        return f"{signed(verdict.effect_pct)} [no interval]"
+    return f"{signed(verdict.effect_pct)} [{signed(verdict.ci_low_pct)}, {signed(verdict.ci_high_pct)}]"
+
+
+def signed(value: float) -> str:
+    """With two decimals and a typographic minus; never "−0.00"."""
+    return f"{round(value, 2) + 0.0:+.2f}".replace("-", MINUS)
+
+
+def si(value: float) -> str:
+    """With three digits at most and an SI prefix: 412345 as "412 k", 4e9 as "4 G"."""
+    for factor, prefix in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if abs(value) >= 0.9995 * factor:
+            return f"{value / factor:.3g}{prefix}"
+    return f"{value:.3g}"
+
+
+def percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f} %"
+
+
+def epochs_text(num: int) -> str:
+    return f"{num} epoch" if num == 1 else f"{num} epochs"
+
+
+def duration(time_s: float) -> str:
+    """In the two largest fitting units: "3 h 12 min", "41 s"."""
+    seconds = round(time_s)
+    for unit_s, unit, part_s, part in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if seconds >= unit_s:
+            rest = seconds % unit_s // part_s
+            return f"{seconds // unit_s} {unit}" + (f" {rest} {part}" if rest else "")
+    return f"{seconds} s"
+
+
+def machine_text(tables: Tables) -> str:
+    """The processor of the machine that launched the sweep, and the hosts that trained where there were others."""
+    machine = tables.metadata.get("machine") or {}
+    cpu = f"{machine.get('cpu') or 'unknown processor'}, {machine.get('num_cpus', '?')} CPUs"
+    hosts = sorted(set(tables.epochs["host"].drop_null().to_pylist()))
+    return f"{cpu}; trained on {len(hosts)} hosts" if len(hosts) > 1 else cpu
+
+
+def provenance_text(tables: Tables) -> str:
+    """One line by which a picture can be traced."""
+    data = study_of(tables).data
+    commit = tables.metadata.get("git_commit")
+    return ", ".join(
+        [
+            f"{data.name}, {data.num_train:,} images to train and {data.num_validation:,} to validate",
+            f"study {tables.metadata.get('study_hash', '?')}",
+            f"commit {commit[:10]}" if commit else "no commit recorded",
+            machine_text(tables),
+        ]
+    )
+
+
+def answers(tables: Tables, verdicts: Sequence[Verdict]) -> list[str]:
+    """What the sweep says of the rules: one or two sentences a scale, the undecided ones last and as such."""
+    if not verdicts:
+        return ["No two spaces of this study differ by a rule, so there is nothing to judge."]
+    several = len({verdict.scale for verdict in verdicts}) > 1
+    scales = [scale.name for scale in study_of(tables).scale]
+    return [_answer([v for v in verdicts if v.scale == scale], name_scale=several) for scale in scales]
+
+
+def _answer(verdicts: Sequence[Verdict], *, name_scale: bool) -> str:
+    first = verdicts[0]
+    where = f"After {epochs_text(first.rung_epochs)}" + (f" at scale {first.scale}" if name_scale else "")
+    decided = [_claim(v) for v in verdicts if v.verdict != "undecided"]
+    undecided = [_doubt(v) for v in verdicts if v.verdict == "undecided"]
+    if not decided:
+        num = "its one rule" if len(verdicts) == 1 else f"any of its {len(verdicts)} rules"
+        return f"{where}, this sweep cannot decide {num}: {_join(undecided)}."
+    sentence = f"{where}, {_join(decided)}."
+    return f"{sentence} Undecided: {_join(undecided)}." if undecided else sentence
+
+
+def _claim(verdict: Verdict) -> str:
+    says = {
+        "helps": "helps",
+        "hurts": "hurts",
+        "free": f"costs and gains nothing within ±{verdict.margin_pct:g} points",
+    }[verdict.verdict]
+    return f"the rule “{rule_label(verdict.rule)}” {says} ({_numbers(verdict)})"
+
+
+def _doubt(verdict: Verdict) -> str:
+    more = verdict.trials_to_decide
+    needs = "" if more is None else f"; about {more:,} more networks a space would decide if it stays as it looks"
+    return f"“{rule_label(verdict.rule)}” ({_numbers(verdict)}{needs})"
+
+
+def _numbers(verdict: Verdict) -> str:
+    size = f"n = {verdict.n_without} + {verdict.n_with}"
+    if verdict.effect_pct is None:
+        return f"no networks to compare, {size}"
+    points = f"{signed(verdict.effect_pct)} points of error"
+    if verdict.ci_low_pct is None or verdict.ci_high_pct is None:
+        return f"{points}, too little data for an interval, {size}"
+    ends = f"{signed(verdict.ci_low_pct)} to {signed(verdict.ci_high_pct)}"
+    return f"{points}, {100 * verdict.confidence:.4g} % interval {ends}, {size}"
+
+
+def _join(parts: Sequence[str]) -> str:
+    """ "a", "a and b", "a, b and c"; by semicolons, because the parts hold commas."""
+    return parts[0] if len(parts) == 1 else f"{'; '.join(parts[:-1])}; and {parts[-1]}"
