@@ -295,8 +295,11 @@ def flops_figure(tables: Tables, *, scale: str, epoch: int) -> go.Figure:
             figure.add_trace(completed.update(showlegend=False), row=1, col=2)
     _dress(figure, height=430, x_title="flops (multiply-adds, logarithmic)", y_title="validation error, %")
     figure.update_xaxes(type="log", **_flops_ticks(cohort(tables.trials, scale=scale)["flops"].to_pylist()))
-    figure.update_yaxes(range=list(error_window(errors_by_space(tables, scale=scale, epoch=epoch).values())))
+    shown = [errors_by_space(tables, scale=scale, epoch=e).values() for e in (epoch, full)[:num_panels]]
+    low = min(error_window(errors)[0] for errors in shown)
+    figure.update_yaxes(range=[low, error_window(shown[0])[1]])
     figure.update_yaxes(title=None, col=2)
+    figure.update_layout(legend={"y": 1.12}, margin={"t": 76})
     return figure
 
 
@@ -377,7 +380,7 @@ def cost_figure(tables: Tables) -> go.Figure:
 
 
 def _dress(figure: go.Figure, *, height: int, x_title: str | None = None, y_title: str | None = None) -> None:
-    """One look for all. Grounds are transparent, greys middling: the page's style sheet inks text for light and dark."""
+    """One look for all. Grounds are clear, greys middling: the page's style sheet inks text for light and dark."""
     figure.update_layout(
         template="none",
         height=height,

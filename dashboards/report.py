@@ -1,8 +1,8 @@
 """The report of a sweep: one HTML file that opens anywhere, also offline and from an e-mail.
 
 In: tables and verdicts. Out: `report.html`, self-contained: plotly.js, data and style are in it once, and a content
-security policy forbids the browser to fetch anything else. The order is that of a reader's questions: what was
-asked, what is the answer, on what grounds, what it cost, which networks were best, how to do it again.
+security policy forbids the browser to fetch anything else. Its order is that of a reader's questions: what was
+asked, what is the answer, on what grounds, what did it cost, which networks were best, how to do it again.
 
 All text of a user (names, questions, failures) is escaped: by jinja in the page, by hand in plotly's labels.
 """
@@ -12,23 +12,35 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
+from importlib.resources import files
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import numpy as np
 import plotly.graph_objects as go
-import plotly.io
+from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from dashboards import figures, words
 from sweep.records import Tables
 from sweep.spaces import SPACES
 from sweep.spaces.colours import SPACE_COLOURS
-from sweep.statistics import Verdict, best_trials, cohort, cost, share_interval, study_of, summarise
+from sweep.statistics import (
+    CohortSummary,
+    Verdict,
+    best_trials,
+    chance_error_pct,
+    cost,
+    share_interval,
+    study_of,
+    summarise,
+)
+from sweep.studies.study import Scale
 
 NUM_BEST = 5
+_DRAWING_WIDTH, _DRAWING_HEIGHT = 132, 34
 
 _FIGURE_CONFIG = {
     "responsive": True,
@@ -40,17 +52,17 @@ _FIGURE_CONFIG = {
 
 @dataclass(frozen=True)
 class Panel:
-    """What the page shows of one scale; the figures are HTML that is safe to insert, `beyond` counts hidden points."""
+    """What the page shows of one scale at `epoch` epochs. `num_beyond` networks have errors beyond the axes."""
 
-    scale: str
+    name: str
     conditions: str
     epoch: int
-    edf: str
-    curves: str
-    flops: str
-    beyond: int
+    edf: Markup
+    curves: Markup
+    flops: Markup
+    num_beyond: int
     curve_stride: int
-    summaries: list[dict[str, Any]]
+    summaries: list[CohortSummary]
     best: list[dict[str, Any]]
 
 
@@ -64,64 +76,191 @@ def write_report(tables: Tables, verdicts: Sequence[Verdict], path: Path) -> Non
 def render_report(tables: Tables, verdicts: Sequence[Verdict]) -> str:
     """The report as HTML. The same tables and verdicts give the same text."""
     study = study_of(tables)
+    summaries = summarise(tables)
+    return _template().render(
+        study=study,
+        outcomes=_outcomes(summaries),
+        chance_error_pct=chance_error_pct(study),
+        answers=words.answers(tables, verdicts),
+        verdicts=[(verdict, _note(verdict, len(verdicts))) for verdict in verdicts],
+        marks=figures.MARKS,
+        titles={name: space.title for name, space in SPACES.items()},
+        colours=SPACE_COLOURS,
+        forest=_embed(figures.forest_figure(verdicts), "forest"),
+        panels=_panels(tables, verdicts, summaries),
+        cost=cost(tables),
+        costs=[(s, cost(tables, scale=s.scale, space=s.space)) for s in summaries],
+        cost_figure=_embed(figures.cost_figure(tables), "cost"),
+        machine=words.machine_text(tables),
+        provenance=_provenance(tables),
+        study_toml=to_toml(study.to_dict()),
+        plotly_js=Markup(get_plotlyjs()),
+    )
+
+
+def _template() -> jinja2.Template:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("dashboards", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {
         "percent": words.percent,
         "signed": words.signed,
         "rule": words.rule_label,
-        "pair": words.pair_label,
         "epochs": words.epochs_text,
         "duration": words.duration,
         "si": words.si,
     }
-    return environment.get_template("report.html.j2").render(
-        study=study,
-        answers=words.answers(tables, verdicts),
-        cautions=_cautions(tables),
-        verdicts=[(verdict, _note(verdict, len(verdicts))) for verdict in verdicts],
-        marks=figures.MARKS,
-        titles={space: SPACES[space].title for space in study.spaces},
-        colours=SPACE_COLOURS,
-        forest=_embed(figures.forest_figure(verdicts), "forest") if verdicts else None,
-        panels=_panels(tables, verdicts),
-        cost=cost(tables),
-        cost_figure=_embed(figures.cost_figure(tables), "cost"),
-        machine=words.machine_text(tables),
-        provenance=_provenance(tables),
-        study_toml=to_toml(study.to_dict()),
-        study_json=json.dumps(tables.metadata.get("draws"), indent=1),
-        plotly_js=get_plotlyjs(),
+    return environment.from_string(files("dashboards.templates").joinpath("report.html.j2").read_text("utf-8"))
+
+
+def _embed(figure: go.Figure, div_id: str) -> Markup:
+    """The figure as HTML that relies on the page's one copy of plotly.js. Plotly escapes what could end the script."""
+    return Markup(
+        figure.to_html(full_html=False, include_plotlyjs=False, div_id=f"figure-{div_id}", config=_FIGURE_CONFIG)
     )
 
 
-def _panels(tables: Tables, verdicts: Sequence[Verdict]) -> list[Panel]:
+def _outcomes(summaries: Sequence[CohortSummary]) -> dict[str, int]:
+    """All trials by outcome; every outcome is a key."""
+    outcomes = dict.fromkeys(("completed", "stopped", "diverged", "failed", "running", "pending"), 0)
+    for summary in summaries:
+        for outcome, num in summary.outcomes.items():
+            outcomes[outcome] += num
+    return outcomes
+
+
+def _note(verdict: Verdict, num_comparisons: int) -> str:
+    """Why a verdict is undecided, and what would help."""
+    if verdict.verdict != "undecided":
+        return ""
+    if verdict.ci_low_pct is None or verdict.ci_high_pct is None:
+        return "too few networks, or no spread among them, to say anything"
+    notes = []
+    if not verdict.ci_low_pct <= 0 <= verdict.ci_high_pct:
+        notes.append(f"alone it would be a difference; among {num_comparisons} comparisons it may be chance")
+    elif -verdict.margin_pct < verdict.ci_low_pct and verdict.ci_high_pct < verdict.margin_pct:
+        notes.append(f"alone it would be free; among {num_comparisons} comparisons it may be chance")
+    if verdict.trials_to_decide is not None:
+        notes.append(f"about {verdict.trials_to_decide:,} more networks a space would decide")
+    return "; ".join(notes)
+
+
+def _panels(tables: Tables, verdicts: Sequence[Verdict], summaries: Sequence[CohortSummary]) -> list[Panel]:
     epochs = figures.rungs_shown(tables, verdicts)
-    summaries = summarise(tables)
     return [
         _panel(tables, index, scale, epochs[scale.name], [s for s in summaries if s.scale == scale.name])
         for index, scale in enumerate(study_of(tables).scale)
     ]
 
 
-def _panel(tables: Tables, index: int, scale: Any, epoch: int, summaries: Sequence[Any]) -> Panel:
+def _panel(tables: Tables, index: int, scale: Scale, epoch: int, summaries: list[CohortSummary]) -> Panel:
     name = scale.name
     errors = figures.errors_by_space(tables, scale=name, epoch=epoch)
-    high = figures.error_window(errors.values())[1]
+    highest = figures.error_window(errors.values())[1]
     return Panel(
-        scale=name,
+        name=name,
         conditions=f"{scale.resolution} px, {words.si(scale.flops_min)} to {words.si(scale.flops_max)} flops",
         epoch=epoch,
         edf=_embed(figures.edf_figure(tables, scale=name, epoch=epoch), f"edf-{index}"),
         curves=_embed(figures.curves_figure(tables, scale=name), f"curves-{index}"),
         flops=_embed(figures.flops_figure(tables, scale=name, epoch=epoch), f"flops-{index}"),
-        beyond=int(sum(np.count_nonzero(found > high) for found in errors.values())),
+        num_beyond=sum(int(np.count_nonzero(found > highest)) for found in errors.values()),
         curve_stride=figures.curve_stride(tables, scale=name),
-        summaries=[_summary_row(s) for s in summaries],
-        best=[_best_row(tables, row) for row in best_trials(tables, scale=name, limit=NUM_BEST)],
+        summaries=summaries,
+        best=_best(tables, name),
     )
+
+
+def _best(tables: Tables, scale: str) -> list[dict[str, Any]]:
+    """The rows of the table of best networks: each with the interval of its error and a drawing of its stages."""
+    study = study_of(tables)
+    rows = best_trials(tables, scale=scale, limit=NUM_BEST)
+    widest = max((max(row["widths"]) for row in rows), default=1)
+    deepest = max((row["depth"] for row in rows), default=1)
+    num = study.data.num_validation
+    wrong = np.array([round(row["last_val_error_pct"] / 100 * num) for row in rows], dtype=int)
+    lows, highs = share_interval(wrong, num, confidence=study.judging.confidence)
+    return [
+        row
+        | {
+            "low_pct": 100 * low,
+            "high_pct": 100 * high,
+            "drawing": _drawing(row["depths"], row["widths"], deepest=deepest, widest=widest),
+            "kept_by_lottery": row["audited"] and row["would_stop_at_epoch"] is not None,
+            "depths": _listed(row["depths"]),
+            "widths": _listed(row["widths"]),
+            "group_widths": _listed(row["group_widths"]),
+            "bottleneck_ratios": _listed(row["bottleneck_ratios"]),
+        }
+        for row, low, high in zip(rows, lows, highs)
+    ]
+
+
+def _listed(values: Sequence[float]) -> str:
+    """One value if all stages share it, else all of them."""
+    return f"{values[0]:g}" if len(set(values)) == 1 else ", ".join(f"{value:g}" for value in values)
+
+
+def _drawing(
+    depths: Sequence[int], widths: Sequence[int], *, deepest: int, widest: int
+) -> list[tuple[float, float, float, float]]:
+    """Each stage as a rectangle (x, y, width, height) in pixels: as long as it is deep, as high as it is wide."""
+    starts = accumulate(depths, initial=0)
+    unit_x, unit_y = _DRAWING_WIDTH / deepest, _DRAWING_HEIGHT / widest
+    return [
+        (
+            round(start * unit_x, 1),
+            round((_DRAWING_HEIGHT - width * unit_y) / 2, 1),
+            round(depth * unit_x - 1, 1),
+            round(width * unit_y, 1),
+        )
+        for start, depth, width in zip(starts, depths, widths)
+    ]
+
+
+def _provenance(tables: Tables) -> list[tuple[str, str]]:
+    """By what the numbers can be traced (DESIGN, section 4.5): label and value, what was not recorded said so."""
+    metadata = tables.metadata
+    created = metadata.get("created_at_ms")
+    data, machine = metadata.get("data") or {}, metadata.get("machine") or {}
+    hosts = sorted(set(tables.epochs["host"].drop_null().to_pylist()))
+    return [
+        (label, text or "not recorded")
+        for label, text in (
+            ("Study hash", metadata.get("study_hash")),
+            ("Git commit", metadata.get("git_commit")),
+            ("Seed", str(study_of(tables).seed)),
+            ("Begun", f"{datetime.fromtimestamp(created / 1000, UTC):%Y-%m-%d %H:%M} UTC" if created else None),
+            ("Data", ", ".join(f"{key} {value}" for key, value in data.items())),
+            ("Machine", ", ".join(f"{_spaced(key)} {value}" for key, value in machine.items())),
+            ("Trained on", ", ".join(hosts)),
+            ("Versions", ", ".join(f"{name} {number}" for name, number in (metadata.get("versions") or {}).items())),
+            ("Networks drawn", "; ".join(map(_draws_text, metadata.get("draws") or []))),
+        )
+    ]
+
+
+def _spaced(key: str) -> str:
+    return key.replace("_", " ")
+
+
+def _draws_text(draws: Mapping[str, Any]) -> str:
+    rejected = ", ".join(f"{num:,} {_spaced(reason)}" for reason, num in draws["rejected"].items() if num)
+    found = f"{SPACES[draws['space']].title} at {draws['scale']} from {draws['num_draws']:,} draws"
+    return f"{found} (rejected: {rejected})" if rejected else found
+
+
+def to_toml(table: Mapping[str, Any], path: str = "") -> str:
+    """The table as TOML that `sweep launch` reads: plain values first, then tables, then lists of tables."""
+    lines, below = [], []
+    for key, value in table.items():
+        name = f"{path}.{key}" if path else key
+        if isinstance(value, Mapping):
+            if value:
+                below.append(f"\n[{name}]\n{to_toml(value, name)}")
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            below += [f"\n[[{name}]]\n{to_toml(entry, name)}" for entry in value]
+        else:
+            # JSON's strings, numbers, truth values and lists of them are TOML's, but for DEL, which TOML wants escaped.
+            lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}\n".replace("\x7f", "\\u007f"))
+    return "".join(lines + below)

@@ -80,9 +80,7 @@ def launch(
     folder = Path(run_dir or Path("runs") / study.name).absolute()
     started = time.monotonic()
     with _prepared(study, folder, profile, resume, log) as (journal, data):
-        error = _train(journal, study, folder, profile, data, watch or (lambda _: nullcontext()), log)
-        if error is not None:
-            raise error
+        _train(journal, study, folder, profile, data, watch or (lambda _: nullcontext()), log)
         return _summary(journal, folder, wall_s=time.monotonic() - started)
 
 
@@ -154,9 +152,7 @@ def tracking_uri(study: Study, folder: Path) -> str:
     return study.tracking.uri or default_tracking_uri(folder)
 
 
-def _train(
-    journal: Journal, study: Study, folder: Path, profile: Profile, data: Any, watch: Watch, log: Log
-) -> Exception | None:
+def _train(journal: Journal, study: Study, folder: Path, profile: Profile, data: Any, watch: Watch, log: Log) -> None:
     """Train what is unfinished, then judge, report and deliver, whatever happened to the training."""
     from sweep.scheduling import driver
     from sweep.tracking import Outbox
@@ -164,7 +160,7 @@ def _train(
     switch = driver.StopSwitch(journal)
     outbox = Outbox(folder, tracking_uri(study, folder), experiment=study.name)
     outbox.start()
-    error: Exception | None = None
+    error: BaseException | None = None
     try:
         if journal.unfinished():
             log("starting Ray")
@@ -172,23 +168,29 @@ def _train(
                 log(f"training, {slots.concurrent} trials at a time")
                 with watch(folder):
                     driver.run(journal, study, folder, data, slots, switch)
-    except Exception as raised:  # delivered first, then raised: no run may be left RUNNING
-        error = raised
-    except KeyboardInterrupt:
-        outbox.close(status="interrupted", timeout_s=3)
-        raise
-    finished = not journal.unfinished()
-    status = "finished" if finished else "failed" if error else "interrupted"
-    artifacts = _conclude(journal, folder) if finished else {}
+        finished = not journal.unfinished()
+        artifacts = _conclude(journal, folder) if finished else {}
+    except BaseException as raised:  # delivered first, then raised: no run may be left RUNNING
+        error, finished, artifacts = raised, False, {}
     log("delivering to MLflow")
     try:
-        outbox.close(status=status, artifacts=artifacts, note=_note(folder) if finished else "")
+        outbox.close(
+            status="finished" if finished else "interrupted" if _is_request(error) else "failed",
+            artifacts=artifacts,
+            note=_note(folder) if finished else "",
+            timeout_s=3 if isinstance(error, KeyboardInterrupt) else 60,
+        )
         journal.set_meta(tracking_error=None)
     except RuntimeError as undelivered:
         # The sweep itself is whole: what is left stays marked in the journal and is delivered by the next --resume.
         journal.set_meta(tracking_error=str(undelivered))
         log(f"warning: {undelivered}")
-    return error
+    if error is not None:
+        raise error
+
+
+def _is_request(error: BaseException | None) -> bool:
+    return error is None or isinstance(error, KeyboardInterrupt)
 
 
 @contextmanager

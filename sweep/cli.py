@@ -9,6 +9,7 @@ Imports that cost (torch, ray, mlflow, plotly) happen inside the verbs that need
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -452,9 +453,11 @@ def ui(run: str | None, host: str, port: int, browser: bool) -> None:
     url = _mlflow_link(summary, f"http://{host}:{port}")
     click.echo(url)
     click.echo("Ctrl-C ends it", err=True)
-    if browser:
-        click.launch(url)
+    # The server ends with this command, also where a service manager ends it.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(OK))
     try:
+        if browser:
+            click.launch(url)
         server.wait()
     except KeyboardInterrupt:
         pass

@@ -328,20 +328,9 @@ class Journal:
 
     # -- the outbox: what the tracking server has not been told -------------------------------------------------------
 
-    def undelivered_epochs(self, limit: int = 1000) -> list[sqlite3.Row]:
-        return self._db.execute(
-            "SELECT * FROM epochs WHERE delivered = 0 ORDER BY trial_id, epoch LIMIT ?", (limit,)
-        ).fetchall()
-
     def mark_epochs_delivered(self, keys: Iterable[tuple[str, int]]) -> None:
         with self._transaction():
             self._db.executemany("UPDATE epochs SET delivered = 1 WHERE trial_id = ? AND epoch = ?", list(keys))
-
-    def undelivered_outcomes(self) -> list[sqlite3.Row]:
-        """Trials whose outcome is not the one that the tracking server was last told; pending ones have no run."""
-        return self._db.execute(
-            "SELECT * FROM trials WHERE outcome != 'pending' AND outcome IS NOT delivered_outcome ORDER BY launch_order"
-        ).fetchall()
 
     def mark_outcome_delivered(self, trial_id: str, outcome: str) -> None:
         with self._transaction():

@@ -20,7 +20,7 @@ from sweep.records.journal import Journal
 TABLES_VERSION = 1
 _METADATA_KEY = b"designspace_sweep"
 # What the journal keeps for running a sweep, and a reader of its results does not need.
-_PRIVATE_META = ("owner", "stop_requested")
+_PRIVATE_META = ("stop_requested", "tracking_close", "tracking_error")
 
 ARCHITECTURES = pa.schema(
     [

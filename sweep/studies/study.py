@@ -187,9 +187,9 @@ class Study(_Settings):
     @field_validator("name")
     @classmethod
     def _name(cls, name: str) -> str:
-        # It becomes a directory and an MLflow experiment, which knows no slash.
-        if "/" in name or "\\" in name or name.startswith(".") or not name.isprintable():
-            raise ValueError("must be printable, hold no slash and not begin with a dot")
+        # It becomes a directory, an MLflow experiment and a part of an URL.
+        if set(name) & set("/\\%?#") or name.startswith(".") or not name.isprintable():
+            raise ValueError("must be printable, hold no slash, %, ? or #, and not begin with a dot")
         return name
 
     @field_validator("spaces")

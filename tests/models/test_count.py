@@ -29,7 +29,7 @@ def bias_flops(module, resolution, channels):
     return total
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(architectures(), resolutions, st.sampled_from([1, 3]), st.sampled_from([2, 10]))
 def test_hooks_agree_with_the_closed_form(architecture, resolution, channels, classes):
     with torch.device("meta"):
@@ -38,7 +38,7 @@ def test_hooks_agree_with_the_closed_form(architecture, resolution, channels, cl
     assert count(module, resolution, channels) == expected
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(architectures(), resolutions, st.sampled_from([1, 3]))
 def test_torchs_counter_agrees_with_the_closed_form(architecture, resolution, channels):
     """It counts a multiply-add as two and leaves biases out."""

@@ -68,9 +68,7 @@ def test_an_epoch_cannot_stand_twice_and_takes_nothing_with_it(journal):
 
 
 def test_a_refused_decision_takes_its_epoch_back(journal):
-    journal.record(
-        epoch_row("anynet_c-small-0000", 1), decision_row("anynet_c-small-0000", 1, 20.0, False), "running"
-    )
+    journal.record(epoch_row("anynet_c-small-0000", 1), decision_row("anynet_c-small-0000", 1, 20.0, False), "running")
     with pytest.raises(sqlite3.IntegrityError):
         journal.record(
             epoch_row("anynet_c-small-0000", 2), decision_row("anynet_c-small-0000", 1, 20.0, False), "running"

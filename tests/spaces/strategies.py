@@ -25,13 +25,13 @@ def stages(draw: st.DrawFn) -> Stage:
     group_width = draw(st.sampled_from([1, 2, 3, 8]))
     bottleneck_width = group_width * draw(st.integers(1, 3)) * 16
     ratio = draw(st.sampled_from([0.25, 0.5, 1, 2, 4]))
-    return Stage(draw(st.integers(1, 3)), int(bottleneck_width * ratio), group_width, ratio)
+    return Stage(draw(st.integers(1, 2)), int(bottleneck_width * ratio), group_width, ratio)
 
 
 @st.composite
 def architectures(draw: st.DrawFn) -> Architecture:
     return Architecture(
-        tuple(draw(st.lists(stages(), min_size=1, max_size=5))),
+        tuple(draw(st.lists(stages(), min_size=1, max_size=4))),
         stem_width=draw(st.integers(4, 40)),
         stem_stride=draw(st.sampled_from([1, 2])),
         se_ratio=draw(st.sampled_from([0.0, 0.25, 0.3, 1.0])),

@@ -75,7 +75,7 @@ def test_studies_are_frozen():
         ("scale.flops_max=1", "flops_max = 1", "widen"),
         ("scale.ranges.width_max=4", "width_max", "width_min"),
         ("scale.ranges.depth_min=9", "depth_m", "depth"),
-        ("scale.ranges.group_widths=[200]", "group_widths", "200"),
+        ("scale.ranges.group_widths=[300]", "group_widths", "300"),
         ("scale.name=a/b", "scale.0.name", "pattern"),
         ("data.num_train=70000", "num_train", "60000"),
         ("recipe.batch_size=6000", "recipe.batch_size = 6000", "num_train"),
@@ -83,6 +83,7 @@ def test_studies_are_frozen():
         ('spaces=["anynet_f"]', "anynet_f", "anynet_"),
         ('spaces=["anynet_a", "anynet_a"]', "anynet_a", "once"),
         ("name=a/b", "name", "slash"),
+        ("name=half%2Fway", "name", "%"),
         ('name=""', "name", "at least 1"),
     ],
 )

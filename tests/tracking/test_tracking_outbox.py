@@ -83,8 +83,8 @@ def test_a_resumed_sweep_goes_on_in_the_same_runs(journal, run_dir, sql):
 
 def test_results_arrive_while_the_sweep_goes_on(journal, run_dir, sql):
     outbox = start(run_dir)
-    for error_pct in (40.0, 30.0, 20.0):
-        train(journal, T0, [error_pct], "completed" if error_pct == 20.0 else "running")
+    for error_pct, outcome in ((40.0, "running"), (30.0, "completed")):
+        train(journal, T0, [error_pct], outcome)
         wait_until_delivered(outbox)
         assert sql("SELECT value FROM latest_metrics WHERE key = 'error_pct'") == [(error_pct,)]
     outbox.close(status="finished")
