@@ -109,8 +109,15 @@ def _steps(errors: Floats, window: tuple[float, float]) -> tuple[Floats, Floats]
     x, share = edf(errors)
     inside = x <= window[1]
     x, share = x[inside], share[inside]
+    if not len(errors):
+        return x, share
     last = share[-1] if len(share) else 0.0
     return np.concatenate([[window[0]], x, [window[1]]]), np.concatenate([[0.0], share, [last]])
+
+
+def _small(text: str) -> str:
+    """For the second line of a plotly label; escaped."""
+    return f'<span style="font-size: 11px">{html.escape(text)}</span>'
 
 
 def _rgba(colour: str, opacity: float) -> str:
@@ -164,15 +171,13 @@ def _edf_traces(space: str, errors: Floats, window: tuple[float, float], confide
 def forest_figure(verdicts: Sequence[Verdict]) -> go.Figure:
     """One row a verdict: the effect and its interval, in points of error, over the margin of "free"."""
     figure = go.Figure()
-    rows = [_forest_label(verdict, verdicts) for verdict in verdicts]
     for decision, mark in MARKS.items():
-        drawn = [(row, v) for row, v in zip(rows, verdicts) if v.verdict == decision and v.effect_pct is not None]
+        drawn = [(row, v) for row, v in enumerate(verdicts) if v.verdict == decision and v.effect_pct is not None]
         if drawn:
             figure.add_trace(_forest_trace(decision, mark, drawn))
-    _dress(figure, height=110 + 58 * len(rows), x_title="points of validation error (with the rule − without)")
-    figure.update_yaxes(
-        categoryorder="array", categoryarray=rows[::-1], range=[-0.6, len(rows) - 0.4], gridcolor=_FAINT
-    )
+    _dress(figure, height=110 + 58 * len(verdicts), x_title="points of validation error (with the rule − without)")
+    labels = [_forest_label(verdict, verdicts) for verdict in verdicts]
+    figure.update_yaxes(tickvals=list(range(len(labels))), ticktext=labels, range=[len(labels) - 0.4, -0.6])
     figure.update_xaxes(range=_forest_window(verdicts))
     if verdicts:
         margin = verdicts[0].margin_pct
@@ -183,8 +188,8 @@ def forest_figure(verdicts: Sequence[Verdict]) -> go.Figure:
 
 def _forest_label(verdict: Verdict, verdicts: Sequence[Verdict]) -> str:
     several = len({v.scale for v in verdicts}) > 1
-    place = f"{html.escape(verdict.scale)}, " if several else ""
-    return f"{rule_label(verdict.rule)}<br><sub>{place}{pair_label(verdict)}</sub>"
+    place = f"{verdict.scale}, " if several else ""
+    return f"{rule_label(verdict.rule)}<br>{_small(place + pair_label(verdict))}"
 
 
 def _forest_window(verdicts: Sequence[Verdict]) -> tuple[float, float]:
@@ -194,7 +199,7 @@ def _forest_window(verdicts: Sequence[Verdict]) -> tuple[float, float]:
     return -reach, reach
 
 
-def _forest_trace(decision: str, mark: Mark, drawn: list[tuple[str, Verdict]]) -> go.Scatter:
+def _forest_trace(decision: str, mark: Mark, drawn: list[tuple[int, Verdict]]) -> go.Scatter:
     verdicts = [verdict for _, verdict in drawn]
     reach = [
         0.0 if v.ci_low_pct is None or v.ci_high_pct is None else (v.ci_high_pct - v.ci_low_pct) / 2 for v in verdicts
@@ -204,7 +209,12 @@ def _forest_trace(decision: str, mark: Mark, drawn: list[tuple[str, Verdict]]) -
         y=[row for row, _ in drawn],
         mode="markers",
         name=decision,
-        marker={"symbol": mark.plotly_symbol, "size": 13, "color": mark.colour, "line": {"width": 2}},
+        marker={
+            "symbol": mark.plotly_symbol,
+            "size": 13,
+            "color": mark.colour,
+            "line": {"width": 2, "color": mark.colour},
+        },
         error_x={"type": "data", "array": reach, "color": mark.colour, "thickness": 2.5, "width": 6},
         customdata=[[f"{v.n_without} + {v.n_with}", v.rung_epochs] for v in verdicts],
         hovertemplate=f"{decision}: %{{x:+.2f}} points, n = %{{customdata[0]}}, "
@@ -230,14 +240,12 @@ def curves_figure(tables: Tables, *, scale: str) -> go.Figure:
         place = {"row": index // num_columns + 1, "col": index % num_columns + 1}
         for trace in _curve_traces(tables, scale, space, stride, webgl):
             figure.add_trace(trace, **place)
-    _dress(figure, height=70 + 290 * num_rows)
+    _dress(figure, height=70 + 290 * num_rows, x_title="epoch")
     figure.update_layout(showlegend=False)
-    figure.update_xaxes(
-        title="epoch", range=[0.7, study.stopping.max_epochs + 0.3], **_epoch_ticks(study.stopping.max_epochs)
-    )
-    figure.update_yaxes(title="validation error, %", col=1)
+    figure.update_xaxes(range=[0.7, study.stopping.max_epochs + 0.3], **_epoch_ticks(study.stopping.max_epochs))
+    figure.update_yaxes(title_text="validation error, %", col=1)
     for rung in study.stopping.rungs:
-        figure.add_vline(x=rung, line={"color": _GREY, "width": 1, "dash": "dot"})
+        figure.add_vline(x=rung, line={"color": _GREY, "width": 1, "dash": "dash"})
     return figure
 
 
@@ -263,10 +271,11 @@ def _curve_traces(tables: Tables, scale: str, space: str, stride: int, webgl: bo
     scatter = go.Scattergl if webgl else go.Scatter
     shared = {"hovertemplate": "epoch %{x}: %{y:.1f} %<extra></extra>", "name": SPACES[space].title}
     line = {"color": SPACE_COLOURS[space], "width": 1.3}
+    dot = {"color": SPACE_COLOURS[space], "size": 3}
     cross = {"symbol": "x-thin", "size": 6, "line": {"color": SPACE_COLOURS[space], "width": 1.5}}
     ends = ends.reshape(-1, 2)
     return [
-        scatter(x=points[:, 0], y=points[:, 1], mode="lines", line=line, opacity=0.65, **shared),
+        scatter(x=points[:, 0], y=points[:, 1], mode="lines+markers", line=line, marker=dot, opacity=0.8, **shared),
         scatter(x=ends[:, 0], y=ends[:, 1], mode="markers", marker=cross, **shared),
     ]
 
@@ -354,7 +363,7 @@ def cost_figure(tables: Tables) -> go.Figure:
     places = [(scale.name, space) for scale in study.scale for space in study.spaces]
     costs = [cost(tables, scale=scale, space=space) for scale, space in places]
     several = len(study.scale) > 1
-    labels = [f"{SPACES[p].title}<br><sub>{html.escape(s)}</sub>" if several else SPACES[p].title for s, p in places]
+    labels = [f"{SPACES[p].title}<br>{_small(s)}" if several else SPACES[p].title for s, p in places]
     colours = [SPACE_COLOURS[space] for _, space in places]
     trained = go.Bar(
         y=labels,
@@ -389,10 +398,14 @@ def _dress(figure: go.Figure, *, height: int, x_title: str | None = None, y_titl
         plot_bgcolor="rgba(0, 0, 0, 0)",
         font={"family": "system-ui, sans-serif", "size": 13, "color": _GREY},
         legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "bgcolor": "rgba(0, 0, 0, 0)"},
-        modebar={"bgcolor": "rgba(0, 0, 0, 0)", "color": _GREY},
+        modebar={"bgcolor": "rgba(0, 0, 0, 0)", "color": "rgba(128, 128, 128, 0.6)", "activecolor": _GREY},
     )
-    figure.update_xaxes(gridcolor=_GRID, linecolor=_GRID, zeroline=False, title=x_title, title_standoff=12)
-    figure.update_yaxes(gridcolor=_GRID, linecolor=_GRID, zeroline=False, title=y_title, automargin=True)
+    figure.update_xaxes(
+        gridcolor=_GRID, linecolor=_GRID, zeroline=False, title=x_title, title_standoff=12, title_font_size=13
+    )
+    figure.update_yaxes(
+        gridcolor=_GRID, linecolor=_GRID, zeroline=False, title=y_title, automargin=True, title_font_size=13
+    )
 
 
 # -- matplotlib ------------------------------------------------------------------------------------------------

@@ -45,7 +45,10 @@ _DRAWING_WIDTH, _DRAWING_HEIGHT = 132, 34
 _FIGURE_CONFIG = {
     "responsive": True,
     "displaylogo": False,
-    "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
+    # Plotly's own choice has a button that sends a figure and its data to a server of theirs.
+    "modeBarButtons": [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
+    "showSendToCloud": False,
+    "plotlyServerURL": "",
     "toImageButtonOptions": {"format": "svg"},
 }
 
@@ -141,7 +144,7 @@ def _note(verdict: Verdict, num_comparisons: int) -> str:
     elif -verdict.margin_pct < verdict.ci_low_pct and verdict.ci_high_pct < verdict.margin_pct:
         notes.append(f"alone it would be free; among {num_comparisons} comparisons it may be chance")
     if verdict.trials_to_decide is not None:
-        notes.append(f"about {verdict.trials_to_decide:,} more networks a space would decide")
+        notes.append(f"about {verdict.trials_to_decide:,} more networks in each space would decide")
     return "; ".join(notes)
 
 

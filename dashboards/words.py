@@ -115,7 +115,7 @@ def _claim(verdict: Verdict) -> str:
 
 def _doubt(verdict: Verdict) -> str:
     more = verdict.trials_to_decide
-    needs = "" if more is None else f"; about {more:,} more networks a space would decide if it stays as it looks"
+    needs = "" if more is None else f"; needs about {more:,} more networks in each space"
     return f"“{rule_label(verdict.rule)}” ({_numbers(verdict)}{needs})"
 
 
@@ -131,5 +131,5 @@ def _numbers(verdict: Verdict) -> str:
 
 
 def _join(parts: Sequence[str]) -> str:
-    """ "a", "a and b", "a, b and c"; by semicolons, because the parts hold commas."""
-    return parts[0] if len(parts) == 1 else f"{'; '.join(parts[:-1])}; and {parts[-1]}"
+    """By "and", and from three parts on by semicolons, because the parts hold commas."""
+    return " and ".join(parts) if len(parts) < 3 else f"{'; '.join(parts[:-1])}; and {parts[-1]}"

@@ -140,7 +140,8 @@ from pathlib import Path
 from test_journal import Journal, decision_row, epoch_row
 journal = Journal.open(Path({str(tmp_path)!r}))
 for epoch in range(1, 100_000):
-    journal.record(epoch_row("anynet_c-small-0000", epoch), decision_row("anynet_c-small-0000", epoch, 1.0, False), "running")
+    decision = decision_row("anynet_c-small-0000", epoch, 1.0, False)
+    journal.record(epoch_row("anynet_c-small-0000", epoch), decision, "running")
     print(epoch, flush=True)
 """
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as writer:

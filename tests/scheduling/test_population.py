@@ -44,8 +44,7 @@ def test_launch_order_is_a_shuffle_over_all_spaces():
 
 
 def test_rejected_draws_are_counted():
-    rows, draws = draw_population(quickstart())
-    for draw in draws:
+    for draw in draw_population(quickstart())[1]:
         assert draw.num_draws == 6 + sum(draw.rejected.values())
 
 

@@ -113,7 +113,7 @@ def test_unknown_study_names_the_nearest():
 def test_broken_toml_names_the_file(tmp_path, text):
     path = tmp_path / "my study.toml"
     path.write_text(text, encoding="utf-8", errors="surrogateescape")
-    with pytest.raises(ValueError, match="my study.toml"):
+    with pytest.raises(ValueError, match=r"my study\.toml"):
         load_study(path)
 
 

@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from outside import check_decisions, check_whole, curves, journal
+from sweeps.outside import check_decisions, check_whole, curves, journal
 
 
 def start(run_dir, settings, *more):
@@ -43,7 +43,7 @@ def test_killed_twice_and_resumed(finished, sweep_cli, settings, tmp_path):
         wait_for_epochs(run_dir, process, epochs)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    assert 0 < len(journal(run_dir, "SELECT 1 FROM trials WHERE outcome IN ('pending', 'running')"))
+    assert journal(run_dir, "SELECT 1 FROM trials WHERE outcome IN ('pending', 'running')")
     done = sweep_cli("launch", "quickstart", "--run-dir", run_dir, "--resume", "--json", *settings, timeout=200)
     assert done.returncode == 0, done.stderr
     check_whole(run_dir, num_trials=6, max_epochs=4)
@@ -68,7 +68,7 @@ def test_stopped_on_request_and_resumed(how, finished, sweep_cli, settings, tmp_
     summary = json.loads(stdout)
     assert not summary["finished"]
     assert "--resume" in stderr
-    from outside import query
+    from sweeps.outside import query
 
     assert not query(run_dir / "mlflow.db", "SELECT 1 FROM runs WHERE status = 'RUNNING'")
     if how != "SIGINT":  # one of them goes on to the end; going on is the same for all

@@ -4,7 +4,7 @@ import json
 
 import pyarrow.parquet as pq
 import pytest
-from outside import check_decisions, check_whole, journal
+from sweeps.outside import check_decisions, check_whole, journal
 
 VERDICT_KEYS = [
     "rule", "space_without", "space_with", "scale", "rung_epochs", "n_without", "n_with", "effect_pct", "ci_low_pct",
@@ -123,7 +123,7 @@ def test_rerun_trains_the_best_and_opens_the_test_set_once(finished, sweep_cli):
     assert 5 < result["test_error_pct"] < 60  # one epoch on all images: far from chance, far from done
     again = json.loads(sweep_cli("rerun", finished.run_dir, "--json").stdout)
     assert again == result  # what the first opening of the test set found, not a second opening
-    from outside import query
+    from sweeps.outside import query
 
     rows = query(
         finished.run_dir / "mlflow.db",

@@ -127,7 +127,7 @@ def test_damaged_files_are_refused_with_both_remedies(copy, tmp_path, how):
 
 
 def test_a_wrong_directory_is_named(tmp_path):
-    with pytest.raises(ValueError, match="data.path = '/nowhere'"):
+    with pytest.raises(ValueError, match=r"data\.path = '/nowhere'"):
         prepare(path="/nowhere", cache=tmp_path)
 
 
