@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
-from dashboards.words import interval_text, pair_label, provenance_text, rule_label, si
+from dashboards.words import epochs_text, interval_text, pair_label, provenance_text, rule_label, si
 from sweep.records import Tables
 from sweep.spaces import SPACES
 from sweep.spaces.colours import SPACE_COLOURS
@@ -136,7 +136,7 @@ def edf_figure(tables: Tables, *, scale: str, epoch: int) -> go.Figure:
     figure = go.Figure()
     for space, found in errors.items():
         figure.add_traces(_edf_traces(space, found, window, confidence))
-    _dress(figure, height=420, x_title=f"validation error after {epoch} epochs, %", y_title="share of networks")
+    _dress(figure, height=420, x_title=f"validation error after {epochs_text(epoch)}, %", y_title="share of networks")
     figure.update_xaxes(range=list(window))
     figure.update_yaxes(range=[-0.02, 1.02], tickformat=".0%")
     return figure
@@ -216,9 +216,9 @@ def _forest_trace(decision: str, mark: Mark, drawn: list[tuple[int, Verdict]]) -
             "line": {"width": 2, "color": mark.colour},
         },
         error_x={"type": "data", "array": reach, "color": mark.colour, "thickness": 2.5, "width": 6},
-        customdata=[[f"{v.n_without} + {v.n_with}", v.rung_epochs] for v in verdicts],
+        customdata=[[f"{v.n_without} + {v.n_with}", epochs_text(v.rung_epochs)] for v in verdicts],
         hovertemplate=f"{decision}: %{{x:+.2f}} points, n = %{{customdata[0]}}, "
-        "after %{customdata[1]} epochs<extra></extra>",
+        "after %{customdata[1]}<extra></extra>",
     )
 
 
@@ -270,8 +270,9 @@ def _curve_traces(tables: Tables, scale: str, space: str, stride: int, webgl: bo
     ends = np.array([curves[t][-1] for t in _stopped(tables, scale, space) if curves.get(t)], dtype=np.float32)
     scatter = go.Scattergl if webgl else go.Scatter
     shared = {"hovertemplate": "epoch %{x}: %{y:.1f} %<extra></extra>", "name": SPACES[space].title}
-    line = {"color": SPACE_COLOURS[space], "width": 1.3}
-    dot = {"color": SPACE_COLOURS[space], "size": 3}
+    width = 1.3 if len(curves) <= 60 else 0.5
+    line = {"color": SPACE_COLOURS[space], "width": width}
+    dot = {"color": SPACE_COLOURS[space], "size": 2 * width}
     cross = {"symbol": "x-thin", "size": 6, "line": {"color": SPACE_COLOURS[space], "width": 1.5}}
     ends = ends.reshape(-1, 2)
     return [
@@ -292,7 +293,7 @@ def flops_figure(tables: Tables, *, scale: str, epoch: int) -> go.Figure:
     """
     study = study_of(tables)
     full = study.stopping.max_epochs
-    titles = [f"after {epoch} epochs: all networks", f"after {full} epochs: survivors and audited ones only"]
+    titles = [f"after {epochs_text(epoch)}: all networks", f"after {epochs_text(full)}: survivors and audited"]
     num_panels = 2 if epoch < full else 1
     figure = make_subplots(
         1, num_panels, shared_yaxes=True, subplot_titles=titles[:num_panels], horizontal_spacing=0.03
@@ -447,7 +448,7 @@ def _draw_edfs(axes: Axes, tables: Tables, scale: str, epoch: int, several_scale
             *_steps(found, window), where="post", color=colour, lw=2, label=f"{SPACES[space].title} (n = {len(found)})"
         )
     axes.set(xlim=window, ylim=(-0.02, 1.02), ylabel="share of networks")
-    axes.set_xlabel(f"validation error after {epoch} epochs, %")
+    axes.set_xlabel(f"validation error after {epochs_text(epoch)}, %")
     axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     axes.legend(loc="lower right", frameon=False, fontsize=9)
     place = f"Scale {scale}: error" if several_scales else "Error"
@@ -459,6 +460,7 @@ def _draw_edfs(axes: Axes, tables: Tables, scale: str, epoch: int, several_scale
 
 def _draw_forest(axes: Axes, verdicts: Sequence[Verdict], *, several_scales: bool) -> None:
     across = axes.get_yaxis_transform()
+    ground = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1}
     for row, verdict in enumerate(verdicts):
         _draw_forest_row(axes, row, verdict)
     if verdicts:
@@ -469,7 +471,7 @@ def _draw_forest(axes: Axes, verdicts: Sequence[Verdict], *, several_scales: boo
             (0.5, "center", f"free: ±{margin:g}"),
             (0.98, "right", "hurts →"),
         ):
-            axes.text(x, -0.62, text, transform=across, ha=side, va="center", fontsize=9, color="#555555")
+            axes.text(x, -0.62, text, transform=across, ha=side, va="center", fontsize=9, color="#555555", bbox=ground)
     axes.axvline(0, color="#808080", lw=1)
     axes.set(xlim=_forest_window(verdicts), ylim=(max(len(verdicts), 1) - 0.45, -0.8))
     labels = [f"{rule_label(v.rule)}\n{pair_label(v)}" + (f", {v.scale}" if several_scales else "") for v in verdicts]

@@ -48,7 +48,6 @@ _FIGURE_CONFIG = {
     # Plotly's own choice has a button that sends a figure and its data to a server of theirs.
     "modeBarButtons": [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
     "showSendToCloud": False,
-    "plotlyServerURL": "",
     "toImageButtonOptions": {"format": "svg"},
 }
 
@@ -113,7 +112,7 @@ def _template() -> jinja2.Template:
         "duration": words.duration,
         "si": words.si,
     }
-    return environment.from_string(files("dashboards.templates").joinpath("report.html.j2").read_text("utf-8"))
+    return environment.from_string(files("dashboards").joinpath("templates", "report.html.j2").read_text("utf-8"))
 
 
 def _embed(figure: go.Figure, div_id: str) -> Markup:

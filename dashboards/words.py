@@ -63,8 +63,8 @@ def duration(time_s: float) -> str:
 
 def machine_text(tables: Tables) -> str:
     """The processor of the machine that launched the sweep, and the hosts that trained where there were others."""
-    machine = tables.metadata.get("machine") or {}
-    cpu = f"{machine.get('cpu') or 'unknown processor'}, {machine.get('num_cpus', '?')} CPUs"
+    machine = tables.metadata.get("machine")
+    cpu = f"{machine['cpu']}, {machine['num_cpus']} CPUs" if machine else "machine not recorded"
     hosts = sorted(set(tables.epochs["host"].drop_null().to_pylist()))
     return f"{cpu}; trained on {len(hosts)} hosts" if len(hosts) > 1 else cpu
 

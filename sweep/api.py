@@ -164,7 +164,8 @@ def _train(journal: Journal, study: Study, folder: Path, profile: Profile, data:
     try:
         if journal.unfinished():
             log("starting Ray")
-            with _stop_on_signals(switch), driver.ray_session(profile) as slots:
+            # In this order: Ray installs handlers of its own, which would abort the process at a SIGTERM.
+            with driver.ray_session(profile) as slots, _stop_on_signals(switch):
                 log(f"training, {slots.concurrent} trials at a time")
                 with watch(folder):
                     driver.run(journal, study, folder, data, slots, switch)

@@ -103,6 +103,11 @@ def tables(
             "study_hash": "0123456789ab",
             "git_commit": "89abcdef0123456789abcdef0123456789abcdef",
             "created_at_ms": 1_700_000_000_000,
+            "draws": [
+                {"space": space, "scale": scale, "num_draws": 1000, "rejected": {"flops_below": 900, "flops_above": 0}}
+                for scale in scales
+                for space in mean_errors_pct
+            ],
             "data": {"source": "dataset-fashion-mnist", "digest": "fedcba987654"},
             "versions": {"python": "3.11.2", "designspace-sweep": "0.1.0", "torch": "2.14.1", "ray": "2.60.0"},
             "machine": {"host": "example", "cpu": "Example CPU @ 2.00GHz", "num_cpus": 2},

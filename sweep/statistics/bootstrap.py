@@ -67,8 +67,13 @@ class StudentisedDifference:
 
     def interval(self, confidence: float) -> tuple[float, float]:
         """All differences whose `p_value` is at least 1 − `confidence`: the lowest and the highest, or infinite."""
-        reach = self.standard_error * float(self.distances[-num_beyond(confidence, len(self.distances))])
+        reach = self.reach(confidence)
         return self.effect - reach, self.effect + reach
+
+    def reach(self, confidence: float, num_comparisons: int = 1) -> float:
+        """Half the width of the interval, in points; as of the strictest of `num_comparisons` corrected ones."""
+        rank = num_beyond(confidence, len(self.distances), num_comparisons)
+        return self.standard_error * float(self.distances[-rank])
 
 
 def studentised_difference(
@@ -104,26 +109,31 @@ def difference_interval(
     return Interval(difference.effect, low, high, difference.p_value())
 
 
-def num_beyond(confidence: float, num_bootstrap: int) -> int:
+def num_beyond(confidence: float, num_bootstrap: int, num_comparisons: int = 1) -> int:
     """How many of `num_bootstrap` resamples lie at or beyond either end of the interval; at least 1.
 
-    Raises `ValueError` if `confidence` is not between 0 and 1, or if there would be none.
+    `num_comparisons` share 1 − `confidence` among them, as in the strictest step of a correction. Raises `ValueError`
+    if `confidence` is not between 0 and 1, or if there would be none.
     """
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence: {confidence} is not a level; choose one between 0 and 1, such as 0.95")
-    # Not rejected are the values that (1 + count) / (1 + num_bootstrap) ≥ 1 − confidence lets in.
-    count = math.ceil(significance(confidence) * (1 + num_bootstrap)) - 1
+    alpha = significance(confidence) / num_comparisons
+    # Not rejected are the values that (1 + count) / (1 + num_bootstrap) ≥ alpha lets in.
+    count = math.ceil(alpha * (1 + num_bootstrap)) - 1
     if count < 1:
-        needed = math.floor(1 / significance(confidence))
+        among = f" of {num_comparisons} comparisons" if num_comparisons > 1 else ""
         raise ValueError(
-            f"num_bootstrap: {num_bootstrap} resamples are too few for confidence {confidence}; "
-            f"take at least {needed}, better 10000"
+            f"num_bootstrap: {num_bootstrap} resamples are too few for confidence {confidence}{among}; "
+            f"take at least {math.floor(1 / alpha)}, better 10000"
         )
     return count
 
 
 def significance(confidence: float) -> float:
-    """1 − `confidence`, without the binary dust of the subtraction (in floats, 1 − 0.95 > 0.05)."""
+    """1 − `confidence`, without the binary dust of the subtraction (in floats, 1 − 0.95 > 0.05).
+
+    Raises `ValueError` if `confidence` is not between 0 and 1.
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence: {confidence} is not a level; choose one between 0 and 1, such as 0.95")
     return round(1 - confidence, 12)
 
 

@@ -27,9 +27,7 @@ def errors_at(tables: Tables, *, scale: str, space: str, epoch: int, chance_erro
     return np.array(list(errors.values()), dtype=np.float64)
 
 
-def errors_by_trial(
-    tables: Tables, *, scale: str, space: str, epoch: int, chance_error_pct: float
-) -> dict[str, float]:
+def errors_by_trial(tables: Tables, *, scale: str, space: str, epoch: int, chance_error_pct: float) -> dict[str, float]:
     """The errors of `errors_at`, by trial id."""
     trials = cohort(tables.trials, scale=scale, space=space)
     outcomes = dict(zip(trials["trial_id"].to_pylist(), trials["outcome"].to_pylist()))

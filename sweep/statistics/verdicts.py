@@ -17,14 +17,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
-from scipy import stats
 
 from sweep.records import Tables
 from sweep.spaces import RulePair, rule_pairs
 from sweep.statistics.bootstrap import (
     Floats,
     StudentisedDifference,
-    num_beyond,
     significance,
     studentised_difference,
 )
@@ -93,24 +91,27 @@ def judge(
     """A verdict for each scale and each rule between two spaces of the study, scale by scale.
 
     `rung_epochs` None compares at each scale's shared rung. A lower one may be asked for; a higher one is refused,
-    because only survivors are there. The interval of a pair of spaces does not depend on what else the study holds.
-    Raises `ValueError` naming the argument, its value and the remedy.
+    because only survivors are there. More than `num_bootstrap` resamples are drawn where the correction needs them;
+    otherwise the interval of a pair of spaces does not depend on what else the study holds. Raises `ValueError`
+    naming the argument, its value and the remedy.
     """
-    num_beyond(confidence, num_bootstrap)
     if not margin_pct >= 0:
         raise ValueError(f"margin_pct: {margin_pct} is no margin; give points of error, 0 or more, such as 0.5")
     study = study_of(tables)
+    pairs = rule_pairs(study.spaces)
+    num_comparisons = len(pairs) * len(study.scale)
+    num_bootstrap = max(num_bootstrap, _fewest_resamples(confidence, num_comparisons))
     rungs = {scale.name: _rung_to_judge(tables, scale.name, rung_epochs) for scale in study.scale}
     comparisons = [
         _compare(tables, pair, scale, rung, confidence=confidence, num_bootstrap=num_bootstrap, seed=seed)
         for scale, rung in rungs.items()
-        for pair in rule_pairs(study.spaces)
+        for pair in pairs
     ]
     p_different = [c.difference.p_value() if c.difference else 1.0 for c in comparisons]
     p_equivalent = [c.difference.p_equivalence(margin_pct) if c.difference else 1.0 for c in comparisons]
     corrected = zip(comparisons, p_different, holm(p_different), holm(p_equivalent))
     return [
-        _verdict(*row, num_comparisons=len(comparisons), margin_pct=margin_pct, confidence=confidence)
+        _verdict(*row, num_comparisons=num_comparisons, margin_pct=margin_pct, confidence=confidence)
         for row in corrected
     ]
 
@@ -137,22 +138,28 @@ def trials_to_decide(
     """Further trials in each of the two spaces that would end indecision; at least 1.
 
     Effect and spread are taken to stay as seen, and the correction to be the strictest step of Holm's. With so many
-    trials the chance to decide is about even. None if no number would do (effect and margin both 0).
+    trials the chance to decide is about even. None if no number would do (effect and margin both 0), or if so few
+    networks cannot say.
     """
     gap = max(abs(difference.effect), margin_pct - abs(difference.effect))
     if gap == 0:
         return None
-    alpha = significance(confidence)
-    low, high = difference.interval(confidence)
-    # By how much the bootstrap's interval is wider than a normal one of the same spread: skewness asks for more.
-    widening = (high - low) / (2 * stats.norm.isf(alpha / 2) * difference.standard_error)
-    squared_error = (gap / (widening * stats.norm.isf(alpha / 2 / num_comparisons))) ** 2
+    # The reach in standard errors, which skewness makes longer than that of a normal error, is taken to stay as well.
+    distance = difference.reach(confidence, num_comparisons) / difference.standard_error
+    if not math.isfinite(distance):
+        return None
+    squared_error = (gap / distance) ** 2
     # Solve var_without / n + var_with / (n + surplus) = squared_error for n, the trials of the space without.
     surplus = len(with_) - len(without)
     var_without, var_with = np.var(without, ddof=1), np.var(with_, ddof=1)
     half = (var_without + var_with - squared_error * surplus) / (2 * squared_error)
     num = half + math.sqrt(half**2 + var_without * surplus / squared_error)
     return max(1, math.ceil(num - len(without)))
+
+
+def _fewest_resamples(confidence: float, num_comparisons: int) -> int:
+    """So many that the strictest step of the correction still rests on ten of them: fewer could decide nothing."""
+    return math.ceil(10 * num_comparisons / significance(confidence))
 
 
 def _rung_to_judge(tables: Tables, scale: str, asked: int | None) -> int:

@@ -51,6 +51,7 @@ def test_wheel_holds_every_file_of_the_packages(wheel: Path):
         for path in (ROOT / package).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
+    files = {file for file in files if not file.startswith("dashboards/images/")}  # pictures for the README alone
     assert files - inside == set()
     for shipped in ("sweep/studies/quickstart.toml", "sweep/studies/rules_small.toml", "cluster/profiles/laptop.toml"):
         assert shipped in inside

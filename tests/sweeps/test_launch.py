@@ -55,7 +55,7 @@ def test_the_files_are_there(finished):
     assert pq.read_table(finished.run_dir / "epochs.parquet").num_rows == finished.summary["epochs_trained"]
     assert pq.read_table(finished.run_dir / "architectures.parquet").num_rows == 6
     report = (finished.run_dir / "report.html").read_text(encoding="utf-8")
-    assert "widths_up" in report
+    assert "AnyNet D" in report
     assert (finished.run_dir / "summary.png").stat().st_size > 10_000
     assert (finished.run_dir / "mlartifacts").is_dir()
     assert not any((finished.run_dir / "checkpoints").iterdir())

@@ -1,0 +1,217 @@
+"""The report is one file that needs nothing else, holds its numbers, and shows a user's text as text."""
+
+import html
+import re
+import shutil
+import subprocess
+import tomllib
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import synthetic
+
+from dashboards.report import render_report, to_toml, write_report
+from dashboards.words import signed
+from sweep.records.tables import Tables
+from sweep.statistics import Verdict, judge, study_of
+from sweep.studies import load_study, shipped_studies, study_from_dict
+
+CHROMIUM = shutil.which("chromium")
+HOSTILE = "A \"quoted\" <script>alert(1) & 'ünïcode' Σ"
+
+
+class Page(HTMLParser):
+    """The page's elements and its text, scripts and styles apart."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.scripts: list[str] = []
+        self._inside = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        self._inside = tag
+
+    def handle_endtag(self, tag):
+        self._inside = ""
+
+    def handle_data(self, data):
+        if self._inside == "script":
+            self.scripts.append(data)
+        elif self._inside != "style":
+            self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def judged(tables: Tables) -> list[Verdict]:
+    return judge(tables, margin_pct=0.5, confidence=0.95, num_bootstrap=999, seed=1)
+
+
+def report(**changes) -> str:
+    tables = synthetic.tables(rng=np.random.default_rng(0), **changes)
+    return render_report(tables, judged(tables))
+
+
+@pytest.fixture(scope="module")
+def tables() -> Tables:
+    return synthetic.tables(rng=np.random.default_rng(0), num_diverged=1, num_failed=1, num_unfinished=1)
+
+
+@pytest.fixture(scope="module")
+def page(tables) -> Page:
+    return Page(render_report(tables, judged(tables)))
+
+
+def test_page_is_well_formed(page):
+    assert page.all("html") == [{"lang": "en"}]
+    for tag in ("title", "main", "h1", "header", "footer"):
+        assert len(page.all(tag)) == 1
+    identifiers = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(identifiers) == len(set(identifiers))
+    labelled = [attributes["aria-labelledby"] for attributes in page.all("section")]
+    assert set(labelled) <= set(identifiers)
+    assert len(page.all("table")) == len(page.all("caption")) == 4
+    assert all("scope" in attributes for attributes in page.all("th"))
+
+
+def test_sections_come_in_the_order_of_a_readers_questions(page):
+    assert [attributes["aria-labelledby"] for attributes in page.all("section")] == [
+        "answer", "verdicts", "distributions", "effects", "curves", "flops", "cost", "best", "reproduce"
+    ]  # fmt: skip
+
+
+def test_page_asks_for_nothing(page):
+    for _, attributes in page.elements:
+        for name in ("src", "href", "srcset", "action", "data"):
+            assert attributes.get(name) in (None, "data:,")
+    (policy,) = [m["content"] for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'")
+    assert "http" not in policy
+
+
+def test_figures_cannot_be_sent_to_a_server(page):
+    drawn = [script for script in page.scripts if "Plotly.newPlot" in script and "plotly.js v" not in script]
+    assert len(drawn) == 5
+    for script in drawn:
+        assert re.search(r'"showSendToCloud":\s*false', script)
+        assert re.search(r'"modeBarButtons":\s*\[\["toImage", "zoom2d", "pan2d", "resetScale2d"\]\]', script)
+
+
+def test_plotly_is_in_the_file_once_and_the_file_is_small(tmp_path):
+    text = report(scales=("small", "large"), trials_per_space=400)
+    assert text.count("* plotly.js v") == 1
+    assert len(text.encode()) < 8_000_000
+
+
+def test_every_verdict_is_there_with_effect_interval_n_budget_and_machine(tables, page):
+    for verdict in judged(tables):
+        assert verdict.claim in page.text
+        assert f"{signed(verdict.ci_low_pct)} to {signed(verdict.ci_high_pct)}" in page.text
+        assert f"n = {verdict.n_without} + {verdict.n_with}" in page.text
+    assert page.text.count("2 of 4 epochs") >= 3
+    assert "±0.5 points" in page.text
+    captions = len(page.all("caption")) + len(page.all("figcaption"))
+    assert page.text.count("Machine: Example CPU @ 2.00GHz, 2 CPUs.") >= captions - 1
+
+
+def test_what_went_wrong_is_said(page):
+    assert "The sweep is not finished: 8 of 80 networks are still to train" in page.text
+    assert "4 of 80 networks diverged. They count with the error of a guess, 90.0 %" in page.text
+    assert "4 of 80 trials failed for a reason of the machine" in page.text
+
+
+def test_a_clean_sweep_has_no_cautions():
+    text = Page(report()).text
+    assert not any(word in text for word in ("not finished", "networks diverged", "trials failed"))
+
+
+def test_survivors_are_called_so(page):
+    assert "survivors of early stopping" in page.text
+    assert "all networks, none of them chosen by early stopping" in page.text
+
+
+def test_text_of_users_is_shown_as_text():
+    page = Page(report(name=HOSTILE, question="Is <b>a</b> & 'b' </script> better?", num_failed=1))
+    assert HOSTILE in page.text
+    assert "Is <b>a</b> & 'b' </script> better?" in page.text
+    assert not any("alert(1)" in script for script in page.scripts)
+    assert not page.all("b")
+
+
+def test_study_in_the_report_gives_the_same_study():
+    tables = synthetic.tables(rng=np.random.default_rng(0), name=HOSTILE, question='"""\\ \t\x7f\n„ü“')
+    text = render_report(tables, judged(tables))
+    toml = html.unescape(re.search(r'<pre[^>]*aria-label="The study as TOML">(.*?)</pre>', text, re.S)[1])
+    assert study_from_dict(tomllib.loads(toml)).hash == study_of(tables).hash
+
+
+@pytest.mark.parametrize("name", list(shipped_studies()))
+def test_shipped_studies_survive_being_written_as_toml(name):
+    study = load_study(name)
+    assert study_from_dict(tomllib.loads(to_toml(study.to_dict()))) == study
+
+
+def test_provenance_is_there(page):
+    for text in ("0123456789ab", "89abcdef0123456789abcdef", "torch 2.14.1", "2023-11-14 22:13 UTC", "fedcba987654"):
+        assert text in page.text
+    assert "AnyNet C at small from 1,000 draws (rejected: 900 flops below); AnyNet D at" in page.text
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_unfinished": 10},
+        {"num_failed": 20},
+        {"num_diverged": 20},
+        {"trials_per_space": 1},
+        {"mean_errors_pct": {"anynet_c": 20.0}},
+        {"mean_errors_pct": dict.fromkeys(("anynet_a", "anynet_b", *synthetic.MEAN_ERRORS_PCT), 20.0)},
+    ],
+)
+def test_poor_sweeps_have_a_report_too(changes):
+    page = Page(report(**changes))
+    assert len(page.all("section")) >= 8
+    assert "nan" not in page.text.lower().split()
+    assert "None" not in page.text.split()
+
+
+def test_no_network_completed_is_said():
+    assert "No network has completed all 4 epochs yet." in Page(report(num_failed=20)).text
+
+
+def test_same_sweep_same_report(tables):
+    assert render_report(tables, judged(tables)) == render_report(tables, judged(tables))
+
+
+def test_report_is_written_whole_and_leaves_no_draft(tables, tmp_path):
+    folder = tmp_path / 'it\'s a "run" – ü'
+    folder.mkdir()
+    write_report(tables, judged(tables), folder / "report.html")
+    assert [path.name for path in folder.iterdir()] == ["report.html"]
+    assert (folder / "report.html").read_text(encoding="utf-8").rstrip().endswith("</html>")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
+def test_browser_draws_all_figures_without_an_error(tables, tmp_path: Path):
+    write_report(tables, judged(tables), tmp_path / "report.html")
+    command = [
+        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+        f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=8000", "--enable-logging=stderr",
+        "--dump-dom", (tmp_path / "report.html").as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert "CONSOLE" not in done.stderr
+    assert done.stdout.count('class="main-svg"') >= 5
+    assert done.stdout.count('class="plot-container') == 5
+    assert 'data-title="Share' not in done.stdout

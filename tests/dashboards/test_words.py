@@ -1,0 +1,88 @@
+"""The answer in sentences, and numbers as people read them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import synthetic
+
+from dashboards import words
+from sweep.statistics import Verdict, judge
+
+
+@pytest.fixture(scope="module")
+def tables():
+    return synthetic.tables(rng=np.random.default_rng(0))
+
+
+@pytest.fixture(scope="module")
+def verdicts(tables):
+    return judge(tables, margin_pct=0.5, confidence=0.95, num_bootstrap=999, seed=1)
+
+
+def as_if(seen: Verdict, **changes) -> Verdict:
+    known = {"effect_pct": -2.0, "ci_low_pct": -3.0, "ci_high_pct": -1.0, "trials_to_decide": None}
+    return replace(seen, **(known | changes))
+
+
+def test_decided_rules_come_with_interval_n_and_budget(tables, verdicts):
+    helps, free, hurts = (as_if(v, verdict=d) for v, d in zip(verdicts, ("helps", "free", "hurts")))
+    (answer,) = words.answers(tables, [helps, free, hurts])
+    numbers = "−2.00 points of error, 95 % interval −3.00 to −1.00, n = 20 + 20"
+    assert answer == (
+        f"After 2 epochs, the rule “widths up” helps ({numbers}); the rule “depths up” costs and gains nothing within "
+        f"±0.5 points ({numbers}); and the rule “quantised widths” hurts ({numbers})."
+    )
+
+
+def test_undecided_rules_are_said_to_be(tables, verdicts):
+    helps = as_if(verdicts[0], verdict="helps")
+    open_ = as_if(verdicts[1], verdict="undecided", trials_to_decide=1234)
+    (answer,) = words.answers(tables, [helps, open_])
+    assert "Undecided: “depths up” (" in answer
+    assert answer.endswith("needs about 1,234 more networks in each space).")
+    (answer,) = words.answers(tables, [open_])
+    assert answer.startswith("After 2 epochs, this sweep cannot decide its one rule: “depths up”")
+    (answer,) = words.answers(tables, [open_, open_])
+    assert "cannot decide any of its 2 rules" in answer
+
+
+def test_a_sweep_without_results_claims_nothing():
+    nothing = synthetic.tables(rng=np.random.default_rng(0), num_unfinished=10)
+    verdicts = judge(nothing, margin_pct=0.5, confidence=0.95, num_bootstrap=999, seed=1)
+    (answer,) = words.answers(nothing, verdicts)
+    assert "cannot decide any of its 3 rules" in answer
+    assert "no networks to compare, n = 0 + 0" in answer
+
+
+def test_each_scale_has_its_sentence():
+    two = synthetic.tables(rng=np.random.default_rng(0), scales=("small", "large"))
+    verdicts = judge(two, margin_pct=0.5, confidence=0.95, num_bootstrap=999, seed=1)
+    first, second = words.answers(two, verdicts)
+    assert first.startswith("After 2 epochs at scale small, ")
+    assert second.startswith("After 2 epochs at scale large, ")
+
+
+def test_one_space_is_no_question(tables):
+    assert words.answers(tables, []) == ["No two spaces of this study differ by a rule, so there is nothing to judge."]
+
+
+def test_numbers():
+    assert [words.signed(x) for x in (-2.306, 0.004, -0.004, 1.0)] == ["−2.31", "+0.00", "+0.00", "+1.00"]
+    assert [words.si(x) for x in (950, 412_345, 999_999, 4e9, 0.5)] == ["950", "412 k", "1 M", "4 G", "0.5"]
+    assert [words.duration(x) for x in (0, 41.2, 60, 3725, 100_000)] == ["0 s", "41 s", "1 min", "1 h 2 min", "1 d 3 h"]
+    assert [words.percent(x) for x in (None, 12.345)] == ["–", "12.3 %"]
+    assert [words.epochs_text(x) for x in (1, 2)] == ["1 epoch", "2 epochs"]
+
+
+def test_what_was_not_recorded_is_said(tables):
+    bare = replace(tables, metadata={"study": tables.metadata["study"]})
+    assert words.machine_text(bare) == "machine not recorded"
+    assert "no commit recorded" in words.provenance_text(bare)
+
+
+def test_several_hosts_are_named_as_such(tables):
+    hosts = ["one", "two"] * tables.epochs.num_rows
+    column = tables.epochs.schema.get_field_index("host")
+    spread = tables.epochs.set_column(column, "host", [hosts[: tables.epochs.num_rows]])
+    assert words.machine_text(replace(tables, epochs=spread)) == "Example CPU @ 2.00GHz, 2 CPUs; trained on 2 hosts"
