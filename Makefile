@@ -21,7 +21,7 @@ quickstart:
 test:
 	@bash .ci/setup.sh dev
 	@echo '==> pytest' >&2
-	@.venv/bin/python -m pytest
+	@.venv/bin/python -m pytest --durations=10
 
 lint:
 	@bash .ci/setup.sh dev

@@ -220,9 +220,8 @@ def plan(study: str, overrides: tuple[str, ...], as_json: bool) -> None:
         "epochs", f"{cost.epochs_low} to {cost.epochs_high} of {cost.epochs_if_all_completed} without stopping"
     )
     table.add_row("device-hours", f"{cost.device_hours_low:.2f} to {cost.device_hours_high:.2f} on {cost.device}")
-    for draw in draws:
-        rejected = ", ".join(f"{count} {reason}" for reason, count in sorted(draw.rejected.items())) or "none"
-        table.add_row(f"{draw.space}/{draw.scale}", f"{draw.num_draws} draws, rejected: {rejected}")
+    drawn = ", ".join(f"{draw.space} {draw.num_draws:,}" for draw in draws)
+    table.add_row("draws", f"{drawn}; why the others were rejected: --json")
     console.print(table)
 
 
@@ -268,9 +267,7 @@ def _print_summary(summary: Any) -> None:
     console = stdout()
     if summary.finished:
         console.print(terminal.verdict_table(api.judge(summary.run_dir)))
-        console.print(
-            "[dim]effect: mean error with the rule minus without, all trials at that epoch; below 0 it helps[/]"
-        )
+        console.print()
     counts = ", ".join(f"{count} {outcome}" for outcome, count in summary.trials.items() if count)
     share = summary.epochs_trained / summary.epochs_if_all_completed
     console.print(

@@ -166,25 +166,43 @@ def _show(
         console.print(plain_line(*look()), soft_wrap=True)
 
 
-def verdict_table(verdicts: list[Any]) -> Table:
-    """The verdicts of a sweep: effect in points of error, its interval, n and the budget that they speak of."""
-    table = Table(title="Verdicts", title_justify="left", title_style="bold")
-    table.add_column("rule", overflow="fold")
-    table.add_column("without → with", overflow="fold")
-    for heading in ("scale", "epochs", "n", "effect, points"):
-        table.add_column(heading, justify="right")
-    table.add_column("verdict")
+def verdict_table(verdicts: list[Any]) -> RenderableType:
+    """The verdicts of a sweep: effect in points of error, its interval, n and the budget that they speak of.
+
+    Fits 80 columns; what is the same in every row stands below the table instead.
+    """
+    scales, budgets = ({getattr(v, field) for v in verdicts} for field in ("scale", "rung_epochs"))
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
+    for heading in (
+        "rule",
+        "compared",
+        *(["scale"] if len(scales) > 1 else ()),
+        *(["epochs"] if len(budgets) > 1 else ()),
+    ):
+        table.add_column(heading, overflow="fold")
+    table.add_column("n", justify="right", no_wrap=True)
+    table.add_column("effect, points", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
     for verdict in verdicts:
-        effect = "–"
-        if verdict.effect_pct is not None and verdict.ci_low_pct is not None:
-            effect = f"{verdict.effect_pct:+.2f} [{verdict.ci_low_pct:+.2f}, {verdict.ci_high_pct:+.2f}]"
         table.add_row(
             verdict.rule,
             f"{verdict.space_without} → {verdict.space_with}",
-            verdict.scale,
-            str(verdict.rung_epochs),
-            f"{verdict.n_without} + {verdict.n_with}",
-            effect,
+            *([verdict.scale] if len(scales) > 1 else ()),
+            *([str(verdict.rung_epochs)] if len(budgets) > 1 else ()),
+            f"{verdict.n_without}+{verdict.n_with}",
+            _effect(verdict),
             Text(verdict.verdict, style=VERDICT_STYLES[verdict.verdict]),
         )
-    return table
+    budget = f"after {budgets.pop()} epochs" if len(budgets) == 1 else "after the epochs given"
+    explained = Text(
+        f"effect: mean validation error {budget} with the rule minus without; below 0 it helps. All trials, "
+        "survivors or not; verdicts are corrected for their number.",
+        style="dim",
+    )
+    return Group(table, explained) if verdicts else Text("no two of the study's spaces differ by a rule", style="dim")
+
+
+def _effect(verdict: Any) -> str:
+    if verdict.effect_pct is None or verdict.ci_low_pct is None:
+        return "–"
+    return f"{verdict.effect_pct:+.2f} [{verdict.ci_low_pct:+.2f}, {verdict.ci_high_pct:+.2f}]"
