@@ -165,7 +165,7 @@ def _train(journal: Journal, study: Study, folder: Path, profile: Profile, data:
         if journal.unfinished():
             log("starting Ray")
             # In this order: Ray installs handlers of its own, which would abort the process at a SIGTERM.
-            with driver.ray_session(profile) as slots, _stop_on_signals(switch):
+            with driver.ray_session(profile, folder) as slots, _stop_on_signals(switch):
                 log(f"training, {slots.concurrent} trials at a time")
                 with watch(folder):
                     driver.run(journal, study, folder, data, slots, switch)

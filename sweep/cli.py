@@ -9,6 +9,7 @@ Imports that cost (torch, ray, mlflow, plotly) happen inside the verbs that need
 
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -298,8 +299,8 @@ def _mlflow_link(summary: Any, base_url: str) -> str:
 
 
 def short_path(path: str) -> str:
-    """As one would type it here."""
-    return min(os.path.relpath(path), path, key=len)
+    """As one would type it here, in a shell."""
+    return shlex.quote(min(os.path.relpath(path), path, key=len))
 
 
 def _explain_end(summary: Any, console: Console) -> None:
@@ -430,8 +431,8 @@ def rerun(run: str, best: int, seeds: int, as_json: bool) -> None:
 
 @cli.command()
 @click.argument("run", required=False)
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address that the server listens on.")
+@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535), help="Its port.")
 @click.option("--browser/--no-browser", default=True, help="Open the page in a browser.")
 def ui(run: str | None, host: str, port: int, browser: bool) -> None:
     """The MLflow UI, opened where the sweep in RUN (default: the newest under runs) can be read."""

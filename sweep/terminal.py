@@ -193,7 +193,10 @@ def verdict_table(verdicts: list[Any]) -> RenderableType:
             _effect(verdict),
             Text(verdict.verdict, style=VERDICT_STYLES[verdict.verdict]),
         )
-    budget = f"after {budgets.pop()} epochs" if len(budgets) == 1 else "after the epochs given"
+    budget = "after the epochs given"
+    if len(budgets) == 1:
+        epochs = budgets.pop()
+        budget = f"after {epochs} epoch{'s' if epochs > 1 else ''}"
     explained = Text(
         f"effect: mean validation error {budget} with the rule minus without; below 0 it helps. All trials, "
         "survivors or not; verdicts are corrected for their number.",

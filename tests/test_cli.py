@@ -4,8 +4,12 @@ import json
 import socket
 import subprocess
 import time
+from contextlib import closing
 
 import pytest
+
+from sweep.records import Journal
+from sweep.studies import load_study
 
 
 def test_doctor_tells_what_is_here(sweep_cli):
@@ -143,6 +147,18 @@ def test_a_tracking_server_that_answers_nothing_is_refused_in_ten_seconds(sweep_
     assert "tracking.uri" in done.stderr
     assert "secret" not in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_port_in_use_is_refused(sweep_cli, tmp_path):
+    study = load_study("quickstart")
+    meta = {"study": study.to_dict(), "tracking_uri": f"sqlite:///{tmp_path}/mlflow.db", "experiment_id": "1"}
+    Journal.create(tmp_path, meta, []).close()
+    (tmp_path / "mlflow.db").touch()
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+        done = sweep_cli("ui", tmp_path, "--port", port, "--no-browser")
+    assert done.returncode == 2
+    assert f"--port {port}" in done.stderr
 
 
 def test_no_colour_where_none_is_wanted(sweep_cli):

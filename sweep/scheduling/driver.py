@@ -9,8 +9,12 @@ import fcntl
 import logging
 import os
 import platform
+import secrets
+import shlex
+import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -165,24 +169,39 @@ def _cpu_name() -> str:
 
 
 @contextmanager
-def ray_session(profile: Profile) -> Iterator[Slots]:
-    """A Ray of our own in this process, ended with it; answers how many trials fit at once."""
-    os.environ.update({key: value for key, value in _QUIET.items() if key not in os.environ})
+def ray_session(profile: Profile, run_dir: Path) -> Iterator[Slots]:
+    """A Ray of our own in this process, ended with it; answers how many trials fit at once.
+
+    Its ports are bound to loopback and want a token, so that no one else on the machine or the network can run code
+    through them (CVE-2023-48022); Ray's own way would leave the token readable in the home directory.
+    """
+    token = run_dir / ".ray-token"
+    with _open_private(token) as file:
+        file.truncate()
+        file.write(secrets.token_hex(32))
+    settings = {**_QUIET, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    os.environ.update({key: value for key, value in settings.items() if key not in os.environ})
     import ray
 
     ray.init(
         address="local",
+        _node_ip_address="127.0.0.1",
         num_cpus=profile.num_cpus or None,
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
         object_store_memory=_OBJECT_STORE_BYTES,
-        runtime_env={"env_vars": {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}},
+        runtime_env={
+            # Ray hands it to a shell: a path with a space or a quote must come quoted.
+            "py_executable": shlex.quote(sys.executable),
+            "env_vars": {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+        },
     )
     try:
         yield _slots(profile, ray.cluster_resources())
     finally:
         ray.shutdown()
+        token.unlink(missing_ok=True)
 
 
 def _slots(profile: Profile, resources: dict[str, float]) -> Slots:
@@ -218,7 +237,7 @@ def run(
         tune.with_parameters(TrialTrainable, settings=_worker_settings(journal, study, run_dir, data)),
         {"CPU": slots.cpus_per_trial, "GPU": slots.gpus_per_trial},
     )
-    with tempfile.TemporaryDirectory(prefix="sweep-tune-", ignore_cleanup_errors=True) as scratch:
+    with _scratch(run_dir) as scratch:
         tune.Tuner(
             trainable,
             param_space={"trial_id": tune.grid_search(unfinished)},
@@ -227,7 +246,7 @@ def run(
             ),
             run_config=tune.RunConfig(
                 name="sweep",
-                storage_path=scratch,
+                storage_path=str(scratch),
                 verbose=0,
                 # Checkpoints are ours (sweep/training/checkpoint.py); Tune's would cost a snapshot each.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
@@ -236,6 +255,17 @@ def run(
                 stop=StopOnRequest(stop),
             ),
         ).fit()
+
+
+@contextmanager
+def _scratch(run_dir: Path) -> Iterator[Path]:
+    """Where Tune keeps a state that we never read; what a killed driver left there goes first."""
+    folder = run_dir / ".tune"
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _worker_settings(journal: Journal, study: Study, run_dir: Path, data: dict[str, DataFiles]) -> Any:

@@ -10,8 +10,8 @@ import time
 
 import numpy as np
 
-from sweep.spaces import ZOO, Architecture, complexity
 from sweep.scheduling.population import draw_population
+from sweep.spaces import ZOO, Architecture, complexity
 from sweep.studies import Recipe, load_study
 from sweep.training.data import Split
 from sweep.training.trial import Trial
