@@ -172,36 +172,59 @@ def _cpu_name() -> str:
 def ray_session(profile: Profile, run_dir: Path) -> Iterator[Slots]:
     """A Ray of our own in this process, ended with it; answers how many trials fit at once.
 
-    Its ports are bound to loopback and want a token, so that no one else on the machine or the network can run code
-    through them (CVE-2023-48022); Ray's own way would leave the token readable in the home directory.
+    Ray listens on every address of the machine, so its ports want a token: no one else there or on the network can
+    run code through them (CVE-2023-48022). Ray's own way would leave the token readable in the home directory.
     """
-    token = run_dir / ".ray-token"
-    with _open_private(token) as file:
-        file.truncate()
-        file.write(secrets.token_hex(32))
-    settings = {**_QUIET, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
-    os.environ.update({key: value for key, value in settings.items() if key not in os.environ})
+    os.environ.update({key: value for key, value in _QUIET.items() if key not in os.environ})
     import ray
 
-    ray.init(
-        address="local",
-        _node_ip_address="127.0.0.1",
-        num_cpus=profile.num_cpus or None,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=_OBJECT_STORE_BYTES,
-        runtime_env={
-            # Ray hands it to a shell: a path with a space or a quote must come quoted.
-            "py_executable": shlex.quote(sys.executable),
-            "env_vars": {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
-        },
-    )
+    with _token(run_dir):
+        ray.init(
+            address="local",
+            num_cpus=profile.num_cpus or None,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            runtime_env={
+                # Ray hands it to a shell: a path with a space or a quote must come quoted.
+                "py_executable": shlex.quote(sys.executable),
+                "env_vars": {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+            },
+        )
+        try:
+            yield _slots(profile, ray.cluster_resources())
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _token(run_dir: Path) -> Iterator[None]:
+    """Make Ray want a token of this session's own; leaves the environment as it was."""
+    from ray._raylet import AuthenticationTokenLoader, Config
+
+    path = run_dir / ".ray-token"
+    with _open_private(path) as file:
+        file.truncate()
+        file.write(secrets.token_hex(32))
+    names = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_TOKEN")
+    before = {name: os.environ.pop(name, None) for name in names}
+    os.environ.update({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)})
+
+    def look_again() -> None:  # Ray reads both once, when it is imported
+        Config.initialize("")
+        AuthenticationTokenLoader.instance().reset_cache()
+
+    look_again()
     try:
-        yield _slots(profile, ray.cluster_resources())
+        yield
     finally:
-        ray.shutdown()
-        token.unlink(missing_ok=True)
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+        look_again()
+        path.unlink(missing_ok=True)
 
 
 def _slots(profile: Profile, resources: dict[str, float]) -> Slots:

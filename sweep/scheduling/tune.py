@@ -8,8 +8,8 @@ A worker that takes up a trial reports the epoch of its checkpoint once more bef
 driver may have lost exactly that result; where it has not, the repetition is ignored.
 """
 
+import re
 import socket
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,8 @@ from sweep.records import DecisionRow, EpochRow, Journal
 from sweep.records.journal import COMPLETED, DIVERGED, RUNNING, STOPPED
 from sweep.scheduling.asha import CONTINUE, STOP, Asha, next_rung
 from sweep.studies import Recipe, Stopping
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True)
@@ -176,9 +178,10 @@ class JournalCallback(tune.Callback):
         self._scheduler.on_trial_started(trial.config["trial_id"])
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        error = trial.get_error()
-        text = "".join(traceback.format_exception(error)) if error else "the worker died without an error"
-        self._journal.fail(trial.config["trial_id"], text)
+        # Tune writes its file of errors here first; `trial.get_error` would look in storage, where it comes later.
+        error = Path(trial.error_file or "")
+        text = error.read_text(errors="replace") if error.is_file() else "the worker died without an error"
+        self._journal.fail(trial.config["trial_id"], _COLOURS.sub("", text))
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
