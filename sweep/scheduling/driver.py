@@ -201,7 +201,7 @@ def ray_session(profile: Profile, run_dir: Path) -> Iterator[Slots]:
 @contextmanager
 def _token(run_dir: Path) -> Iterator[None]:
     """Make Ray want a token of this session's own; leaves the environment as it was."""
-    from ray._raylet import AuthenticationTokenLoader, Config
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
     path = run_dir / ".ray-token"
     with _open_private(path) as file:
