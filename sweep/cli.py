@@ -138,16 +138,16 @@ def spaces(name: str | None, as_json: bool) -> None:
         stdout().print(table)
         return
     table = Table(box=None, padding=(0, 2))
-    for heading in ("space", "adds the rule", "claim"):
-        table.add_column(heading, overflow="fold")
+    table.add_column("space")
+    table.add_column("adds the rule")
     table.add_column("networks", justify="right")
     table.add_column("freedom", justify="right")
     for row in rows:
-        size = f"{row['size']:.2e}"
-        table.add_row(row["name"], row["rule"] or "–", row["claim"] or "–", size, str(row["degrees_of_freedom"]))
+        table.add_row(row["name"], row["rule"] or "–", f"{row['size']:,}", str(row["degrees_of_freedom"]))
     stdout().print(table)
     stderr().print(
-        "sizes: exact, with the ranges of the paper (224 pixels, 4 stages); `sweep spaces NAME` prints all digits"
+        "sizes are exact, for the ranges of the paper (224 pixels, 4 stages); `sweep spaces NAME` tells the claim",
+        soft_wrap=True,
     )
 
 
