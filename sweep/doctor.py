@@ -1,12 +1,13 @@
 """What this machine has for a sweep, and the remedy for what it lacks. Starts nothing, downloads nothing."""
 
-import os
 import platform
 import shutil
 import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from cluster.machine import num_cores
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ def examine() -> list[Check]:
         Check("Python", sys.version_info >= (3, 11), platform.python_version(), "install Python 3.11 or newer"),
         *map(_package, packages),
         _gpu(),
-        Check("CPU cores", True, str(len(os.sched_getaffinity(0)))),
+        Check("CPU cores", True, str(num_cores())),
         _data(),
         _disk(),
     ]

@@ -24,7 +24,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from cluster import Profile
+from cluster import Profile, machine
 from sweep.records import Journal
 from sweep.scheduling.forecast import forecast
 from sweep.studies import Study
@@ -137,7 +137,7 @@ def provenance() -> dict[str, Any]:
     return {
         "git_commit": git_commit(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-        "machine": {"host": socket.gethostname(), "cpu": _cpu_name(), "num_cpus": len(os.sched_getaffinity(0))},
+        "machine": machine.describe(),
     }
 
 
@@ -158,14 +158,6 @@ def git_commit() -> str | None:
     if Path(top.strip()) != here.parents[1]:
         return None  # a checkout of something else in which this package happens to be installed
     return commit.strip() + ("+" if changes else "")
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 @contextmanager
