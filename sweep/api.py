@@ -220,8 +220,7 @@ def _conclude(journal: Journal, folder: Path) -> dict[str, Path]:
     write_tables(tables, folder)
     verdicts = _judge_tables(tables)
     _write_report(tables, verdicts, folder)
-    study = folder / "study.json"
-    study.write_text(json.dumps(tables.metadata["study"], indent=1))
+    _write_whole(folder / "study.json", json.dumps(tables.metadata["study"], indent=1))
     names = ("study.json", "architectures.parquet", "trials.parquet", "epochs.parquet", "verdicts.json",
              "report.html", "summary.png")  # fmt: skip
     return {name: folder / name for name in names}

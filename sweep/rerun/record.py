@@ -12,14 +12,17 @@ from sweep.tracking import record_run
 
 
 def record(result: RerunResult, metadata: dict[str, Any]) -> str:
-    """Raises `TrackingError` where MLflow cannot be told; the result itself is on disk already."""
+    """Raises `TrackingError` where MLflow cannot be told; the result itself is on disk already.
+
+    The recorded URI has no credentials: a server that wants some gets them from MLFLOW_TRACKING_USERNAME and
+    MLFLOW_TRACKING_PASSWORD.
+    """
     kept = Path(result.directory) / "run_id"
     if kept.is_file():
         return kept.read_text()
     candidate = result.candidate
     run_id = record_run(
-        # The study's own URI may carry the credentials that the recorded one lacks.
-        tracking_uri=metadata["study"]["tracking"]["uri"] or metadata["tracking_uri"],
+        tracking_uri=metadata["tracking_uri"],
         experiment_id=metadata["experiment_id"],
         parent_run_id=metadata["parent_run_id"],
         rerun_id=candidate.architecture_id,

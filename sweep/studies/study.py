@@ -221,12 +221,13 @@ class Study(_Settings):
 
     @property
     def hash(self) -> str:
-        """Twelve hex digits of what decides the results; where it is recorded does not count."""
+        """Twelve hex digits of what decides the results; where the images lie does not count."""
         counted = self.model_dump(mode="json", exclude={"tracking": True, "data": {"path"}})
         return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:12]
 
     def to_dict(self) -> dict[str, Any]:
-        return self.model_dump(mode="json")
+        """Plain values for JSON, without `tracking`: its URI may hold a password, and this is written everywhere."""
+        return self.model_dump(mode="json", exclude={"tracking"})
 
 
 def _refuse_doubles(field: str, values: Iterable[str]) -> None:

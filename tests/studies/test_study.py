@@ -51,6 +51,12 @@ def test_hash_is_of_what_decides_the_results():
     assert study.hash != study_from_dict({**GOOD, "seed": 1}).hash
 
 
+def test_a_password_in_the_tracking_uri_is_written_nowhere():
+    study = study_from_dict({**GOOD, "tracking": {"uri": "http://me:canary@server"}})
+    assert study.tracking.uri == "http://me:canary@server"
+    assert "canary" not in str(study.to_dict())
+
+
 def test_studies_are_frozen():
     with pytest.raises(ValueError):
         study_from_dict(GOOD).name = "other"
