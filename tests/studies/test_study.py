@@ -84,7 +84,7 @@ def test_studies_are_frozen():
         ("scale.ranges.group_widths=[300]", "group_widths", "300"),
         ("scale.name=a/b", "scale.0.name", "pattern"),
         ("data.num_train=70000", "num_train", "60000"),
-        ("recipe.batch_size=6000", "recipe.batch_size = 6000", "num_train"),
+        ("recipe.batch_size=9000", "recipe.batch_size = 9000", "num_train"),
         ("spaces=[]", "spaces", "at least 1"),
         ('spaces=["anynet_f"]', "anynet_f", "anynet_"),
         ('spaces=["anynet_a", "anynet_a"]', "anynet_a", "once"),
