@@ -14,9 +14,10 @@ from sweep.records import TrialRow
 from sweep.scheduling.asha import Asha
 from sweep.studies import Study
 
-# Multiply-adds per second that one slot gets through on networks of 0.4 to 40 MF, training on 28 to 96 pixels:
-# measured at both ends on one core of a two-core cloud machine with torch 2.14, fp32 (see `tests/benchmarks`).
-CPU_FLOPS_PER_S = (2e9, 2e10)
+# Multiply-adds per second of one core in training, fp32: from 5e9 for networks of 0.5 MF at 28 pixels to 4e10 for
+# those of 40 MF at 96 (`tests/benchmarks/slot_speed.py`: six networks, medians of five rounds, torch 2.14 on one of
+# two cores of an AMD EPYC), and half of that where all cores train and neighbours are busy.
+CPU_FLOPS_PER_S = (2.5e9, 4e10)
 _TRAIN_PASSES = 3  # forward, and a backward that costs about two of them
 
 
