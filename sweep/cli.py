@@ -33,15 +33,15 @@ def main() -> None:
         sys.exit(BAD_INPUT)
     except click.exceptions.Exit as end:
         sys.exit(end.exit_code)
+    except (KeyboardInterrupt, click.Abort):  # before RuntimeError, which Abort is
+        click.echo("interrupted; `--resume` goes on from the last committed epoch", err=True)
+        sys.exit(INTERRUPTED)
     except ValueError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(BAD_INPUT)
     except RuntimeError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(FAILURE)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted; `--resume` goes on from the last committed epoch", err=True)
-        sys.exit(INTERRUPTED)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from sweeps.outside import check_decisions, check_whole, curves, journal
+from sweeps.outside import check_decisions, check_whole, curves, journal, query
 
 
 def start(run_dir, settings, *more):
@@ -68,8 +68,6 @@ def test_stopped_on_request_and_resumed(how, finished, sweep_cli, settings, tmp_
     summary = json.loads(stdout)
     assert not summary["finished"]
     assert "--resume" in stderr
-    from sweeps.outside import query
-
     assert not query(run_dir / "mlflow.db", "SELECT 1 FROM runs WHERE status = 'RUNNING'")
     if how != "SIGINT":  # one of them goes on to the end; going on is the same for all
         return
@@ -77,6 +75,23 @@ def test_stopped_on_request_and_resumed(how, finished, sweep_cli, settings, tmp_
     assert done.returncode == 0, done.stderr
     check_whole(run_dir, num_trials=6, max_epochs=4)
     assert_common_epochs_equal(run_dir, finished.run_dir)
+
+
+def test_a_second_ctrl_c_ends_it_at_once_with_nothing_left_running(settings, tmp_path):
+    run_dir = tmp_path / "run"
+    process = start(run_dir, settings)
+    wait_for_epochs(run_dir, process, 2)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.4)  # two signals in one call of C count as one
+    process.send_signal(signal.SIGINT)
+    started = time.monotonic()
+    stdout, stderr = process.communicate(timeout=60)
+    assert time.monotonic() - started < 15
+    assert process.returncode == 130, stderr
+    assert stdout == ""
+    assert "--resume" in stderr
+    assert "Traceback" not in stderr
+    assert not query(run_dir / "mlflow.db", "SELECT 1 FROM runs WHERE status = 'RUNNING'")
 
 
 def test_nothing_to_stop_is_said(finished, sweep_cli):
