@@ -51,7 +51,7 @@ def _unfit(uri: str) -> bool:
     return "?" in uri or "%" in uri
 
 
-def preflight(tracking_uri: str, *, timeout_s: float = 8.0) -> None:
+def preflight(tracking_uri: str, *, timeout_s: float = 6.0) -> None:
     """Raise `ValueError` unless something answers at `tracking_uri` within `timeout_s` seconds, all checks together."""
     scheme = tracking_uri.partition(":")[0].partition("+")[0]
     if scheme in ("http", "https"):
