@@ -54,6 +54,8 @@ def test_killed_twice_and_resumed(finished, sweep_cli, settings, tmp_path):
 @pytest.mark.parametrize("how", ["sweep stop", "SIGINT", "SIGTERM"])
 def test_stopped_on_request_and_resumed(how, finished, sweep_cli, settings, tmp_path):
     run_dir = tmp_path / "stopped"
+    if how == "sweep stop":  # two more commands start before it is stopped: it must still be at work then
+        settings = [*settings, "--set", "trials_per_space=40"]
     process = start(run_dir, settings, "--json")
     wait_for_epochs(run_dir, process, 3)
     if how == "sweep stop":
