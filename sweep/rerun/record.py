@@ -20,6 +20,11 @@ def record(result: RerunResult, metadata: dict[str, Any]) -> str:
     kept = Path(result.directory) / "run_id"
     if kept.is_file():
         return kept.read_text()
+    if "parent_run_id" not in metadata:
+        raise RuntimeError(
+            "rerun: the sweep has no run in MLflow yet to link this one to; launch it with --resume, which delivers "
+            f"it, then call this again: the result is kept in {result.directory}"
+        )
     candidate = result.candidate
     run_id = record_run(
         tracking_uri=metadata["tracking_uri"],

@@ -60,6 +60,3 @@ class Asha:
         would_stop = math.isinf(error) or (cutoff is not None and error > cutoff)
         insort(earlier, error)
         return Judgement(would_stop, cutoff)
-
-    def num_arrived(self, cohort: str, rung_epochs: int) -> int:
-        return len(self._errors.get((cohort, rung_epochs), ()))
