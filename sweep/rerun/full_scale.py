@@ -11,7 +11,7 @@ answers what the first one found.
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -121,14 +121,14 @@ def _confirm(candidate: Candidate, study: Study, seeds: int, progress: Progress)
         for result in trial.run():
             progress(f"confirm {candidate.trial_id}, seed {number + 1} of {seeds}", result)
         errors.append(100 - 100 / study.data.num_classes if result.diverged else result.val_error_pct)
-    return Candidate(**{**vars(candidate), "confirmed_error_pct": tuple(errors)})
+    return replace(candidate, confirmed_error_pct=tuple(errors))
 
 
 def _full_scale(candidate: Candidate, study: Study, run_dir: Path, progress: Progress) -> RerunResult:
     folder = run_dir / "rerun" / candidate.architecture_id
     done = folder / "result.json"
     if done.is_file():
-        return _read(done)
+        return replace(_read(done), candidate=candidate)
     resolution = study.rerun.resolution or _scale_resolution(study, candidate.scale)
     files = prepare(path=study.data.path, resolution=resolution)
     split = open_split(files, num_train=60_000, num_validation=0, seed=study.seed)

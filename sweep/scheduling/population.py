@@ -6,7 +6,7 @@ when `trials_per_space` grows.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -37,11 +37,7 @@ def draw_population(study: Study) -> tuple[list[TrialRow], list[Draws]]:
     # Shuffled over all cohorts, so that a sweep cut short has seen every space alike.
     order = np.random.default_rng(derive_seed(study.seed, "order")).permutation(len(trials))
     shuffled = [trials[i] for i in order]
-    return [_at(trial, position) for position, trial in enumerate(shuffled)], draws
-
-
-def _at(trial: TrialRow, position: int) -> TrialRow:
-    return TrialRow(**{**vars(trial), "launch_order": position})
+    return [replace(trial, launch_order=position) for position, trial in enumerate(shuffled)], draws
 
 
 def _draw_space(study: Study, scale: Scale, space: str) -> tuple[list[TrialRow], Draws]:

@@ -134,6 +134,23 @@ def test_rerun_trains_the_best_and_opens_the_test_set_once(finished, sweep_cli):
     assert rows == [{"run_uuid": result["run_id"], "status": "FINISHED", "parent": finished.summary["parent_run_id"]}]
 
 
+def test_candidates_are_confirmed_with_fresh_seeds(finished, sweep_cli):
+    done = sweep_cli("rerun", finished.run_dir, "--best", 2, "--seeds", 2, "--json", timeout=280)
+    assert done.returncode == 0, done.stderr
+    winner = json.loads(done.stdout)["candidate"]
+    completed = journal(
+        finished.run_dir,
+        "SELECT trial_id, val_error_pct FROM epochs JOIN trials USING (trial_id)"
+        " WHERE outcome = 'completed' AND epoch = 4 ORDER BY val_error_pct, trial_id LIMIT 2",
+    )
+    # Each candidate trained twice: 4 epochs a seed, told on stderr; the winner carries its own two errors.
+    for row in completed:
+        assert done.stderr.count(f"confirm {row['trial_id']}") == 8
+    assert winner["trial_id"] in {row["trial_id"] for row in completed}
+    assert len(winner["confirmed_error_pct"]) == 2
+    assert all(0 < error < 90 for error in winner["confirmed_error_pct"])
+
+
 def test_from_python(finished):
     import sweep
 
