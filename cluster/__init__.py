@@ -1,5 +1,6 @@
-"""Where a sweep runs. Knows hosts and Ray's start and stop, and nothing of networks."""
+"""Where a sweep runs. Knows hosts and Ray's start and stop, jobs and keys, and nothing of networks."""
 
 from cluster.profile import Profile, load_profile, shipped_profiles
+from cluster.session import Slots, ray_session
 
-__all__ = ["Profile", "load_profile", "shipped_profiles"]
+__all__ = ["Profile", "Slots", "load_profile", "ray_session", "shipped_profiles"]

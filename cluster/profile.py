@@ -1,31 +1,124 @@
-"""A profile says where a study runs: which Ray, and what one trial occupies.
+"""A profile says where a study runs: which Ray, what one trial occupies, where checkpoints and records go.
 
-In: the name of a profile that ships (`laptop`) or the path of a TOML file. Out: a frozen `Profile`. Raises
-`ValueError` naming the field, the value and the remedy.
+In: the name of a profile that ships (`laptop`, `lan`, …), the path of a TOML file, or an address. Out: a frozen
+`Profile`. Raises `ValueError` naming the field, the value and the remedy.
 """
 
+import re
 import tomllib
+from collections.abc import Iterator
+from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+LOCAL, AUTO = "local", "auto"
+DASHBOARD_PORT = 8265
+_HOST_PORT = re.compile(r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9_.-]+):(\d{1,5})")
 
 
-class Profile(BaseModel):
-    """`address` "local" starts Ray in this process; `num_cpus` 0 takes what the machine has.
-
-    A trial occupies `cpus_per_trial` cores and `gpus_per_trial` cards ("auto": one where there is any, else none;
-    0.25 packs four trials onto a card).
-    """
-
+class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+
+class Storage(_Settings):
+    """Where trials keep the state of their last epochs, so that another host can go on with them.
+
+    `checkpoints` empty: with the driver, which Ray carries them to. A path: a folder that every host mounts. An
+    `s3://bucket/prefix`: a bucket, at `endpoint` if it is not Amazon's; its keys are in the hosts' environment.
+    """
+
+    checkpoints: str = ""
+    endpoint: str = ""
+
+    @field_validator("checkpoints")
+    @classmethod
+    def _reachable(cls, value: str) -> str:
+        if value and not value.startswith(("/", "s3://")):
+            raise ValueError("must be an absolute path that every host mounts, or s3://bucket/prefix, or empty")
+        if value.startswith("s3://") and not urlsplit(value).netloc:
+            raise ValueError("names no bucket; write s3://bucket/prefix")
+        return value
+
+    @field_validator("endpoint")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("must be http(s)://host:port of a server that speaks S3, or empty for Amazon's")
+        return value
+
+
+class Tracking(_Settings):
+    """Where MLflow records if the study does not say: an URI as the driver reaches it, without a password."""
+
+    uri: str = ""
+
+    @field_validator("uri")
+    @classmethod
+    def _no_password(cls, value: str) -> str:
+        if "@" in urlsplit(value).netloc and ":" in urlsplit(value).netloc.rpartition("@")[0]:
+            raise ValueError(
+                "holds a password, and a profile is copied about; leave it out, and give the driver's host "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or ~/.mlflow/credentials"
+            )
+        return value
+
+
+class Security(_Settings):
+    """`token_path`: Ray's token on each host. `tls_dir`: what `sweep cluster certs` made; empty means no TLS."""
+
+    token_path: str = "~/.ray/auth_token"
+    tls_dir: str = ""
+
+
+class Profile(_Settings):
+    """`address`: "local" starts Ray in this process, "auto" joins the one of this host, `host:port` that one.
+
+    `jobs` is the address of its job server, for `sweep submit`. A trial occupies `cpus_per_trial` cores and
+    `gpus_per_trial` cards ("auto": one where there is any, else none; 0.25 packs four trials onto a card).
+    `num_cpus` 0 takes what this machine has (only with "local"). `runs` and `python` are for submitted studies: the
+    folder on the head in which run directories lie, and the interpreter there, if `sweep cluster up` did not set it.
+    """
+
     name: str
-    address: Literal["local"] = "local"
+    address: str = LOCAL
+    jobs: str = ""
     num_cpus: Annotated[int, Field(ge=0)] = 0
     cpus_per_trial: Annotated[float, Field(gt=0)] = 1
     gpus_per_trial: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
+    runs: str = "~/sweep-runs"
+    python: str = ""
+    storage: Storage = Storage()
+    tracking: Tracking = Tracking()
+    security: Security = Security()
+
+    @field_validator("address")
+    @classmethod
+    def _known_address(cls, value: str) -> str:
+        if value not in (LOCAL, AUTO) and not _HOST_PORT.fullmatch(value):
+            raise ValueError('must be "local", "auto" or host:port, such as 10.0.0.10:6379')
+        return value
+
+    @field_validator("jobs")
+    @classmethod
+    def _known_jobs(cls, value: str) -> str:
+        if value and not (value.startswith(("http://", "https://")) and urlsplit(value).hostname):
+            raise ValueError(f"must be http(s)://host:port of the head's dashboard, such as http://10.0.0.10:{DASHBOARD_PORT}")
+        return value.rstrip("/")
+
+    @property
+    def jobs_address(self) -> str:
+        """Where Ray's job server answers: `jobs`, else the head's usual port; "" for a Ray of one's own process."""
+        if self.jobs or self.address == LOCAL:
+            return self.jobs
+        host = "127.0.0.1" if self.address == AUTO else self.address.rpartition(":")[0]
+        return f"http://{host}:{DASHBOARD_PORT}"
+
+
+_TABLES: dict[str, type[_Settings]] = {"storage": Storage, "tracking": Tracking, "security": Security}
 
 
 def shipped_profiles() -> dict[str, Path]:
@@ -34,19 +127,41 @@ def shipped_profiles() -> dict[str, Path]:
 
 
 def load_profile(source: str | Path) -> Profile:
-    """Read a profile by its shipped name or from a path."""
+    """A profile by its shipped name, from a path, or made of an address: `host:port` of a cluster that stands, or
+    `http://host:port` of its job server."""
+    text = str(source)
+    if _HOST_PORT.fullmatch(text):
+        return Profile(name="ray_address", address=text)
+    if text.startswith(("http://", "https://")):
+        return _validated({"name": "ray_address", "address": AUTO, "jobs": text}, text)
     shipped = shipped_profiles()
-    path = shipped.get(str(source), Path(source))
+    path = shipped.get(text, Path(source))
     if not path.is_file():
-        raise ValueError(f"--on: {str(source)!r} is neither a file nor a profile that ships ({', '.join(shipped)})")
+        raise ValueError(
+            f"--on: {text!r} is neither a file, nor host:port, nor a profile that ships ({', '.join(shipped)})"
+        )
     try:
-        return Profile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"--on: {str(path)!r} is not valid TOML: {error}; mend the file") from error
+    return _validated(table, path.name)
+
+
+def _validated(table: dict[str, Any], source: str) -> Profile:
+    try:
+        return Profile.model_validate(table)
     except ValidationError as error:
-        problems = [
-            f"--on: {path.name}: {'.'.join(map(str, p['loc']))} = {p['input']!r}: {p['msg']}; "
-            f"known keys: {', '.join(Profile.model_fields)}"
-            for p in error.errors()
-        ]
-        raise ValueError("\n".join(problems)) from error
+        raise ValueError("\n".join(f"--on: {source}: {line}" for line in _explain(error))) from error
+
+
+def _explain(error: ValidationError) -> Iterator[str]:
+    for problem in error.errors():
+        where, message = ".".join(map(str, problem["loc"])), problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "missing":
+            yield f"{where}: is missing; add it to the profile"
+            continue
+        if problem["type"] == "extra_forbidden":
+            known = list(_TABLES.get(str(problem["loc"][0]), Profile).model_fields)
+            near = get_close_matches(str(problem["loc"][-1]), known, n=1, cutoff=0.5)
+            message = f"unknown key; did you mean {near[0]!r}?" if near else f"unknown key; known keys: {', '.join(known)}"
+        yield f"{where} = {problem['input']!r}: {message}"

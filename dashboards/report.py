@@ -1,8 +1,9 @@
 """The report of a sweep: one HTML file that opens anywhere, also offline and from an e-mail.
 
-In: tables and verdicts. Out: `report.html`, self-contained: plotly.js, data and style are in it once, and a content
-security policy forbids the browser to fetch anything else. Its order is that of a reader's questions: what was
-asked, what is the answer, on what grounds, what did it cost, which networks were best, how to do it again.
+In: tables, verdicts, and the reruns at full scale as plain dicts, if any. Out: `report.html`, self-contained:
+plotly.js, data and style are in it once, and a content security policy forbids the browser to fetch anything else. Its
+order is that of a reader's questions: what was asked, what is the answer, on what grounds, what did it cost, which
+networks were best, what did the best reach at full scale, how to do it again.
 
 All text of a user (names, questions, failures) is escaped: by jinja in the page, by hand in plotly's labels.
 """
@@ -33,6 +34,8 @@ from sweep.statistics import (
     best_trials,
     chance_error_pct,
     cost,
+    estimates,
+    over_seeds,
     share_interval,
     study_of,
     summarise,
@@ -68,15 +71,18 @@ class Panel:
     best: list[dict[str, Any]]
 
 
-def write_report(tables: Tables, verdicts: Sequence[Verdict], path: Path) -> None:
-    """Write the report to `path`, whole or not at all."""
+Reruns = Sequence[Mapping[str, Any]]
+
+
+def write_report(tables: Tables, verdicts: Sequence[Verdict], path: Path, *, reruns: Reruns = ()) -> None:
+    """Write the report to `path`, whole or not at all. `reruns`: what the `result.json` of each holds."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(render_report(tables, verdicts), encoding="utf-8")
+    draft.write_text(render_report(tables, verdicts, reruns=reruns), encoding="utf-8")
     os.replace(draft, path)
 
 
-def render_report(tables: Tables, verdicts: Sequence[Verdict]) -> str:
-    """The report as HTML. The same tables and verdicts give the same text."""
+def render_report(tables: Tables, verdicts: Sequence[Verdict], *, reruns: Reruns = ()) -> str:
+    """The report as HTML. The same tables, verdicts and reruns give the same text."""
     study = study_of(tables)
     summaries = summarise(tables)
     return _template().render(
@@ -93,6 +99,7 @@ def render_report(tables: Tables, verdicts: Sequence[Verdict]) -> str:
         cost=cost(tables),
         costs=[(s, cost(tables, scale=s.scale, space=s.space)) for s in summaries],
         cost_figure=_embed(figures.cost_figure(tables), "cost"),
+        reruns=[_rerun(rerun) for rerun in reruns],
         machine=words.machine_text(tables),
         provenance=_provenance(tables),
         study_toml=to_toml(study.to_dict()),
@@ -196,6 +203,25 @@ def _best(tables: Tables, scale: str) -> list[dict[str, Any]]:
         }
         for row, low, high in zip(rows, lows, highs)
     ]
+
+
+def _rerun(rerun: Mapping[str, Any]) -> dict[str, Any]:
+    """A network trained at full scale: its three estimates, and those of the networks that it was chosen from."""
+    in_sweep, confirmed, full_scale = estimates(rerun)
+    machine = rerun["provenance"].get("machine") or {}
+    return {
+        "result": rerun,
+        "in_sweep": in_sweep,
+        "confirmed": confirmed,
+        "full_scale": full_scale,
+        "sentence": words.rerun_text(rerun, confirmed),
+        "candidates": [
+            (candidate, over_seeds(candidate["confirmed_error_pct"], confidence=rerun["confidence"]))
+            for candidate in rerun["candidates"]
+            if candidate["confirmed_error_pct"]
+        ],
+        "machine": f"{machine['cpu']}, {machine['num_cpus']} CPUs" if machine else "not recorded",
+    }
 
 
 def _listed(values: Sequence[float]) -> str:

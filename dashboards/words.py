@@ -3,11 +3,12 @@
 In: tables and verdicts. Out: plain text, not escaped. A number comes with its interval, n and budget.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sweep.records import Tables
 from sweep.spaces import SPACES
-from sweep.statistics import Verdict, study_of
+from sweep.statistics import Estimate, Verdict, flattery_pct, study_of
 
 MINUS = "−"
 
@@ -81,6 +82,25 @@ def provenance_text(tables: Tables) -> str:
             machine_text(tables),
         ]
     )
+
+
+def rerun_text(rerun: Mapping[str, Any], confirmed: Estimate | None) -> str:
+    """What a full-scale rerun adds to the sweep, and by how much the sweep flattered its best: sentences."""
+    trained = (
+        f"Trained for {epochs_text(rerun['epochs'])} on {rerun['num_train']:,} images, "
+        f"{rerun['candidate']['trial_id']} has {rerun['test_error_pct']:.2f} % error on the "
+        f"{rerun['num_test']:,} test images."
+    )
+    points = flattery_pct(rerun)
+    best_of = f"the best of {rerun['num_networks']}"
+    if points is None or confirmed is None:
+        return f"{trained} It was not confirmed with fresh seeds, so how much luck made it {best_of} is not known."
+    seeds = f"{confirmed.num} fresh seed" + ("s" if confirmed.num > 1 else "")
+    if points <= 0:
+        return (
+            f"{trained} {best_of.capitalize()} was no worse with {seeds} than it had looked ({signed(points)} points)."
+        )
+    return f"{trained} {best_of.capitalize()} had looked {points:.2f} points better than it was, {seeds} say."
 
 
 def answers(tables: Tables, verdicts: Sequence[Verdict]) -> list[str]:

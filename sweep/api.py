@@ -234,16 +234,9 @@ def judge(run: str | Path) -> "list[Verdict]":
 
 
 def _judge_tables(tables: Tables) -> "list[Verdict]":
-    from sweep.statistics import judge as judge_rules
+    from sweep.statistics import judge_study
 
-    judging = tables.metadata["study"]["judging"]
-    return judge_rules(
-        tables,
-        margin_pct=judging["margin_pct"],
-        confidence=judging["confidence"],
-        num_bootstrap=judging["num_bootstrap"],
-        seed=tables.metadata["study"]["seed"],
-    )
+    return judge_study(tables)
 
 
 def report(run: str | Path) -> Path:
@@ -258,11 +251,12 @@ def report(run: str | Path) -> Path:
 def _write_report(tables: Tables, verdicts: "list[Verdict]", folder: Path) -> Path:
     from dashboards.figures import summary_png
     from dashboards.report import write_report
+    from sweep.rerun.result import read_results
 
     _write_whole(folder / "verdicts.json", json.dumps([verdict.to_dict() for verdict in verdicts], indent=1))
     summary_png(tables, verdicts, folder / "summary.png")
     path = folder / "report.html"
-    write_report(tables, verdicts, path)
+    write_report(tables, verdicts, path, reruns=read_results(folder))
     return path
 
 

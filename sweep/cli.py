@@ -393,11 +393,17 @@ def report(run: str, as_json: bool) -> None:
 
 @cli.command()
 @click.argument("run")
-@click.option("--best", default=1, show_default=True, type=click.IntRange(min=1), help="How many to confirm first.")
-@click.option("--seeds", default=1, show_default=True, type=click.IntRange(min=1), help="Fresh seeds for each.")
+@click.option("--best", default=3, show_default=True, type=click.IntRange(min=1), help="How many to confirm first.")
+@click.option("--seeds", default=3, show_default=True, type=click.IntRange(min=1), help="Fresh seeds for each.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(min=1), help="Workers at full scale.")
+@click.option("--on", "profile", default="laptop", show_default=True, metavar="PROFILE", help="Where it runs.")
 @as_json
-def rerun(run: str, best: int, seeds: int, as_json: bool) -> None:
-    """Train the best configuration of RUN at full scale and open the test set, once."""
+def rerun(run: str, best: int, seeds: int, workers: int, profile: str, as_json: bool) -> None:
+    """Train the best configuration of RUN at full scale and open the test set, once.
+
+    The best networks are confirmed with fresh seeds first, because the best of many is lucky; --best 1 --seeds 1
+    takes the sweep's word for it. Interrupted, the same command goes on.
+    """
     from sweep.rerun import rerun as rerun_best
 
     console = stderr()
@@ -413,20 +419,50 @@ def rerun(run: str, best: int, seeds: int, as_json: bool) -> None:
         )
 
     with stdout_kept_clean():
-        result, run_id = rerun_best(run, best=best, seeds=seeds, progress=progress)
-    candidate = result.candidate
+        result, registered = rerun_best(
+            run, best=best, seeds=seeds, workers=workers, profile=profile, progress=progress
+        )
     if as_json:
         kept = {key: value for key, value in result.to_dict().items() if key != "history"}
-        emit_json({**kept, "architecture_id": candidate.architecture_id, "run_id": run_id})
+        emit_json({**kept, "architecture_id": result.candidate.architecture_id, **vars(registered)})
         return
+    stdout().print(f"{result.candidate.trial_id} ({result.candidate.architecture_id})", soft_wrap=True)
+    stdout().print(_estimates_table(result))
+    alias = f"is the champion: {registered.why}" if registered.is_champion else f"is not the champion: {registered.why}"
     stdout().print(
-        f"{candidate.trial_id} ({candidate.architecture_id}): test error {result.test_error_pct:.2f} % of "
-        f"{result.num_test} images, after {result.epochs} epochs on {result.num_train} images "
-        f"at {result.resolution} pixels\n"
-        f"in the sweep it had {candidate.sweep_error_pct:.2f} % validation error\n"
-        f"weights and result in {result.directory}",
+        f"model    {registered.model}, version {registered.version}, {alias}\n"
+        f"report   {Path(result.directory).parents[1] / 'report.html'}\n"
+        f"weights  {result.directory}",
         soft_wrap=True,
     )
+
+
+def _estimates_table(result: Any) -> Table:
+    """Three estimates of one network; the interval is that of the choice of images, or of seeds."""
+    from sweep.statistics import estimates
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("estimate", no_wrap=True)
+    table.add_column("error", justify="right", no_wrap=True)
+    table.add_column(f"{100 * result.confidence:g} % interval", no_wrap=True)
+    table.add_column("grounds")
+    in_sweep, confirmed, full_scale = estimates(result.to_dict())
+    for name, estimate, grounds in (
+        ("in the sweep", in_sweep, f"{result.num_validation:,} validation images; the best of {result.num_networks}"),
+        ("confirmed", confirmed, f"the same budget, fresh seeds: {len(result.candidate.confirmed_error_pct)}"),
+        (
+            "at full scale",
+            full_scale,
+            f"{result.num_test:,} test images, {result.epochs} epochs on {result.num_train:,}",
+        ),
+    ):
+        if estimate is None:
+            table.add_row(name, "–", "–", "not confirmed")
+            continue
+        known = estimate.low_pct is not None
+        interval = f"{estimate.low_pct:.2f} to {estimate.high_pct:.2f}" if known else "–"
+        table.add_row(name, f"{estimate.error_pct:.2f} %", interval, grounds)
+    return table
 
 
 @cli.command()

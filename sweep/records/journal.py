@@ -22,7 +22,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,11 @@ FILE_NAME = "journal.sqlite"
 PENDING, RUNNING = "pending", "running"
 COMPLETED, STOPPED, DIVERGED, FAILED = "completed", "stopped", "diverged", "failed"
 ENDED = (COMPLETED, STOPPED, DIVERGED, FAILED)
+
+# Keys of the meta that say how this run directory stands, not what the sweep is: no reader of its results needs
+# them, and a recovered journal makes its own.
+ARRIVALS_DELIVERED, ORIGIN_DELIVERED = "arrivals_delivered", "origin_delivered"
+PRIVATE_META = ("stop_requested", "tracking_close", "tracking_error", ARRIVALS_DELIVERED, ORIGIN_DELIVERED)
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -149,18 +154,34 @@ class Journal:
     @classmethod
     def create(cls, run_dir: Path, meta: Mapping[str, Any], trials: Iterable[TrialRow]) -> "Journal":
         """The journal appears whole or not at all: it is filled under another name and then renamed."""
+        return cls.restore(run_dir, {"created_at_ms": now_ms(), **meta}, map(asdict, trials), (), ())
+
+    @classmethod
+    def restore(
+        cls,
+        run_dir: Path,
+        meta: Mapping[str, Any],
+        trials: Iterable[Mapping[str, Any]],
+        epochs: Iterable[Mapping[str, Any]],
+        decisions: Iterable[Mapping[str, Any]],
+    ) -> "Journal":
+        """A journal as it stood: rows of the three tables by the names of their columns, the decisions in the order
+        of their arrival. Appears whole or not at all, as with `create`."""
         path = run_dir / FILE_NAME
         if path.exists():
             raise FileExistsError(f"{path} exists already")
         draft = run_dir / f".{FILE_NAME}.{os.getpid()}"
         draft.unlink(missing_ok=True)
-        db = sqlite3.connect(draft)
-        db.executescript(_SCHEMA)
-        journal = cls(draft, db)
-        with db:
-            journal._set_meta({"schema_version": SCHEMA_VERSION, "created_at_ms": now_ms(), **meta})
-            journal._insert("trials", map(asdict, trials))
-        db.close()
+        with closing(sqlite3.connect(draft)) as db:
+            db.executescript(_SCHEMA)
+            journal = cls(draft, db)
+            with db:
+                journal._set_meta({"schema_version": SCHEMA_VERSION, **meta})
+                for table, rows in (("trials", trials), ("epochs", epochs), ("decisions", decisions)):
+                    journal._insert(table, rows)
+        # A log that a lost journal of this name left behind would be read into this one.
+        for suffix in ("-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
         os.replace(draft, path)
         return cls.open(run_dir)
 
@@ -294,7 +315,10 @@ class Journal:
 
     def decisions(self) -> list[sqlite3.Row]:
         """All rung decisions in the order of their arrival."""
-        return self._db.execute("SELECT * FROM decisions ORDER BY arrival").fetchall()
+        return self.decisions_after(0)
+
+    def decisions_after(self, arrival: int) -> list[sqlite3.Row]:
+        return self._db.execute("SELECT * FROM decisions WHERE arrival > ? ORDER BY arrival", (arrival,)).fetchall()
 
     def counts(self) -> dict[str, int]:
         """Number of trials by outcome; every outcome is a key."""
@@ -350,6 +374,13 @@ class Journal:
             (running_as,),
         ).fetchall()
 
+    def last_host_of(self, trial_id: str) -> str | None:
+        """The host that trained the trial's last epoch."""
+        row = self._db.execute(
+            "SELECT host FROM epochs WHERE trial_id = ? ORDER BY epoch DESC LIMIT 1", (trial_id,)
+        ).fetchone()
+        return row and row[0]
+
     def undelivered_epochs_of(self, trial_id: str) -> list[sqlite3.Row]:
         return self._db.execute(
             "SELECT * FROM epochs WHERE delivered = 0 AND trial_id = ? ORDER BY epoch", (trial_id,)
@@ -368,3 +399,4 @@ class Journal:
         with self._transaction():
             self._db.execute("UPDATE trials SET run_id = NULL, delivered_outcome = NULL")
             self._db.execute("UPDATE epochs SET delivered = 0 WHERE delivered = 1")
+            self._db.execute("DELETE FROM meta WHERE key IN (?, ?)", (ARRIVALS_DELIVERED, ORIGIN_DELIVERED))

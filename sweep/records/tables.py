@@ -8,6 +8,7 @@ the study with its hash, the git commit and the machine (DESIGN, sections 2 and 
 import json
 import os
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sweep.records.journal import Journal
+from sweep.records.journal import PRIVATE_META, Journal, TrialRow
 
 TABLES_VERSION = 1
 _METADATA_KEY = b"designspace_sweep"
-# What the journal keeps for running a sweep, and a reader of its results does not need.
-_PRIVATE_META = ("stop_requested", "tracking_close", "tracking_error")
 
 ARCHITECTURES = pa.schema(
     [
@@ -67,13 +66,25 @@ def from_journal(journal: Journal) -> Tables:
     trials = [dict(row) for row in journal.trials()]
     epochs = [dict(row) for row in journal.epochs()]
     decisions = [dict(row) for row in journal.decisions()]
-    metadata = {key: value for key, value in journal.meta().items() if key not in _PRIVATE_META}
+    metadata = {key: value for key, value in journal.meta().items() if key not in PRIVATE_META}
     return Tables(
-        architectures=pa.Table.from_pylist([_architecture_row(trial) for trial in trials], ARCHITECTURES),
+        architectures=architectures_table(trials),
         trials=pa.Table.from_pylist(_trial_rows(trials, epochs, decisions), TRIALS),
         epochs=pa.Table.from_pylist(epochs, EPOCHS),
         metadata={"tables_version": TABLES_VERSION, **metadata},
     )
+
+
+def architectures_table(trials: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """The population, from rows of the journal's trials: all that is known of them before anything starts."""
+    return pa.Table.from_pylist([_architecture_row(dict(trial)) for trial in trials], ARCHITECTURES)
+
+
+def read_population(path: Path) -> list[TrialRow]:
+    """The trials as they were drawn, in launch order, from an `architectures.parquet`."""
+    names = list(TrialRow.__dataclass_fields__)
+    rows = pq.read_table(path, columns=names).to_pylist()
+    return sorted((TrialRow(**row) for row in rows), key=lambda row: row.launch_order)
 
 
 def _architecture_row(trial: dict[str, Any]) -> dict[str, Any]:

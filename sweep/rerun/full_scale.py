@@ -1,200 +1,255 @@
-"""The best configuration at full scale: chosen by validation, trained on all training images, tested once.
+"""The chosen network at full scale: all training images, one or several workers, the test images once.
 
-In: the tables of a sweep and its study. Out: a `RerunResult`, with the trained weights and `result.json` in
-`rerun/<architecture id>` of the run directory. The best of many is lucky, so with more than one candidate or seed
-the K best are first trained again with fresh seeds at the sweep's budget and the winner has the lowest mean error.
+In: a candidate. Out: a `RerunResult`, with the trained weights and `result.json` in `rerun/<architecture id>` of the
+run directory.
 
-Interrupted, it continues from its last epoch. The test images are opened after the last epoch, once: a second call
-answers what the first one found.
+Ray Train holds the workers together: it starts them, opens their process group (gloo on CPUs, nccl on cards) and starts
+them anew when one dies; they then go on from the last epoch in the store, as does a second call after the driver was
+killed. The batch size of the recipe is that of all workers together, so the learning rate is the same for any number
+of them, and they give the curve that one worker gives (sweep/training/distributed.py).
+
+The test images are opened by the driver after the last epoch; a later call answers what was found then.
 """
 
+import hashlib
+import io
 import json
+import logging
 import os
+import shutil
+import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from sweep.records import Tables
-from sweep.records.journal import now_ms
-from sweep.spaces import Architecture
-from sweep.studies import Study, derive_seed
-from sweep.training import checkpoint
-from sweep.training.data import open_split, open_test, prepare
-from sweep.training.trial import EpochResult, Trial, evaluate
+from sweep.rerun.choose import Candidate
+from sweep.rerun.confirm import Progress
+from sweep.rerun.job import Job, Reports, Row, epoch_result, read_rows, start_trial, train
+from sweep.rerun.result import FOLDER, HISTORY, WEIGHTS, RerunResult, keep, write_whole
+from sweep.rerun.workplace import Workplace, full_scale, resolution_at_full_scale
+from sweep.studies import derive_seed
 
-Progress = Callable[[str, EpochResult], None]
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A network of the sweep; `confirmed_error_pct` holds its validation errors under fresh seeds, if any."""
-
-    trial_id: str
-    space: str
-    scale: str
-    architecture_id: str
-    architecture: str
-    sweep_error_pct: float
-    confirmed_error_pct: tuple[float, ...] = ()
+NUM_TRAIN = 60_000
+_LOOK_EVERY_S = 0.5
+# Ray Train looks at its workers every two seconds: half of a short training would be waiting.
+_ENVIRONMENT = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
 
 
-@dataclass(frozen=True)
-class RerunResult:
-    """What a full-scale training gave. `test_error_pct` of `num_test` images, opened once; times in seconds."""
+def check_workers(workers: int, place: Workplace) -> None:
+    """Raises `ValueError` where so many workers find nothing to do, or no room."""
+    batch_size, concurrent = place.study.recipe.batch_size, place.slots.concurrent
+    if place.slots.gpus_per_trial:
+        import ray
 
-    candidate: Candidate
-    epochs: int
-    resolution: int
-    num_train: int
-    num_test: int
-    test_error_pct: float
-    test_loss: float
-    train_time_s: float
-    seed: int
-    directory: str
-    history: tuple[dict[str, Any], ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def choose(tables: Tables, k: int) -> list[Candidate]:
-    """The `k` best trials by validation error among those that trained to the end; each network once."""
-    rows = [row for row in tables.trials.to_pylist() if row["outcome"] == "completed"]
-    if not rows:
+        concurrent = min(concurrent, int(ray.cluster_resources().get("GPU", 0)))  # nccl wants a card for each
+    if workers > batch_size:
         raise ValueError(
-            "run: no trial of this sweep has trained to the end; let it finish (`sweep launch … --resume`)"
+            f"--workers: {workers} is more than recipe.batch_size = {batch_size}, and a worker without an image has "
+            "nothing to do; name fewer"
         )
-    rows.sort(key=lambda row: (row["last_val_error_pct"], row["trial_id"]))
-    architectures = dict(
-        zip(tables.architectures["trial_id"].to_pylist(), tables.architectures["architecture"].to_pylist())
-    )
-    distinct = {row["architecture_id"]: row for row in reversed(rows)}
-    best = sorted(distinct.values(), key=lambda row: (row["last_val_error_pct"], row["trial_id"]))[:k]
-    return [
-        Candidate(
-            trial_id=row["trial_id"],
-            space=row["space"],
-            scale=row["scale"],
-            architecture_id=row["architecture_id"],
-            architecture=architectures[row["trial_id"]],
-            sweep_error_pct=row["last_val_error_pct"],
+    if workers > concurrent:
+        raise ValueError(
+            f"--workers: {workers} do not fit, there is room for {concurrent}; name fewer, or another profile (--on)"
         )
-        for row in best
-    ]
 
 
-def rerun_best(
-    tables: Tables, study: Study, run_dir: Path, *, best: int = 1, seeds: int = 1, progress: Progress | None = None
+def train_at_full_scale(
+    candidates: list[Candidate], place: Workplace, *, workers: int, progress: Progress
 ) -> RerunResult:
-    """Choose, confirm where asked, train the winner at full scale and test it."""
-    progress = progress or (lambda stage, result: None)
-    candidates = choose(tables, best)
-    if len(candidates) > 1 or seeds > 1:
-        candidates = [_confirm(candidate, study, seeds, progress) for candidate in candidates]
-        candidates.sort(key=lambda candidate: float(np.mean(candidate.confirmed_error_pct)))
-    return _full_scale(candidates[0], study, run_dir, progress)
-
-
-def _scale_resolution(study: Study, name: str) -> int:
-    return next(scale.resolution for scale in study.scale if scale.name == name)
-
-
-def _confirm(candidate: Candidate, study: Study, seeds: int, progress: Progress) -> Candidate:
-    """Train at the sweep's budget with fresh seeds; a divergence counts as chance."""
-    files = prepare(path=study.data.path, resolution=_scale_resolution(study, candidate.scale))
-    split = open_split(files, num_train=study.data.num_train, num_validation=study.data.num_validation, seed=study.seed)
-    errors = []
-    for number in range(seeds):
-        trial = Trial(
-            Architecture.from_json(candidate.architecture),
-            study.recipe,
-            split,
-            num_epochs=study.stopping.max_epochs,
-            seed=derive_seed(study.seed, "confirm", candidate.trial_id, number),
-            num_classes=study.data.num_classes,
-        )
-        for result in trial.run():
-            progress(f"confirm {candidate.trial_id}, seed {number + 1} of {seeds}", result)
-        errors.append(100 - 100 / study.data.num_classes if result.diverged else result.val_error_pct)
-    return replace(candidate, confirmed_error_pct=tuple(errors))
-
-
-def _full_scale(candidate: Candidate, study: Study, run_dir: Path, progress: Progress) -> RerunResult:
-    folder = run_dir / "rerun" / candidate.architecture_id
-    done = folder / "result.json"
-    if done.is_file():
-        return replace(_read(done), candidate=candidate)
-    resolution = study.rerun.resolution or _scale_resolution(study, candidate.scale)
-    files = prepare(path=study.data.path, resolution=resolution)
-    split = open_split(files, num_train=60_000, num_validation=0, seed=study.seed)
-    seed = derive_seed(study.seed, "rerun", candidate.architecture_id)
-    trial = Trial(
-        Architecture.from_json(candidate.architecture),
-        study.recipe.model_copy(update={"learning_rate": study.rerun.learning_rate or study.recipe.learning_rate}),
-        split,
-        num_epochs=study.rerun.epochs,
-        seed=seed,
-        num_classes=study.data.num_classes,
-    )
-    history = _train(trial, folder, lambda result: progress(f"full scale {candidate.trial_id}", result))
-    images, labels = (torch.from_numpy(array).to(trial.device) for array in open_test(files))
-    test_loss, test_error_pct = evaluate(trial, images, labels, np.arange(len(labels)))
-    torch.save(trial.network.state_dict(), folder / "weights.pt")
+    """Train the first of `candidates`, and test it."""
+    candidate, study = candidates[0], place.study
+    folder = place.run_dir / FOLDER / candidate.architecture_id
+    folder.mkdir(parents=True, exist_ok=True)
+    job = _job(candidate, place)
+    stage = f"full scale {candidate.trial_id}"
+    _train_over_workers(job, place, workers, folder, lambda row: progress(stage, epoch_result(row)))
+    rows = read_rows(job.store)
+    _write_history(folder, rows)
+    trial = _trained(job)
+    test_loss, test_error_pct, num_test = _test(trial, job)
     result = RerunResult(
         candidate=candidate,
-        epochs=study.rerun.epochs,
-        resolution=resolution,
-        num_train=len(split.train),
-        num_test=len(labels),
+        candidates=tuple(candidates),
+        num_networks=study.num_trials,
+        sweep_epochs=study.stopping.max_epochs,
+        num_validation=study.data.num_validation,
+        confidence=study.judging.confidence,
+        epochs=job.num_epochs,
+        resolution=resolution_at_full_scale(study, candidate.scale),
+        num_workers=workers,
+        batch_size=job.recipe.batch_size,
+        learning_rate=job.recipe.learning_rate,
+        num_train=len(trial.split.train),
+        num_test=num_test,
         test_error_pct=test_error_pct,
         test_loss=test_loss,
-        train_time_s=sum(epoch["train_time_s"] for epoch in history),
-        seed=seed,
+        train_time_s=sum(row["train_time_s"] for row in rows),
+        seed=job.seed,
+        pixel_mean=trial.split.mean,
+        pixel_std=trial.split.std,
+        weights_sha256=_save_weights(trial, folder / WEIGHTS),
         directory=str(folder),
-        history=tuple(history),
+        provenance=_provenance(),
+        history=tuple(rows),
     )
-    draft = done.with_suffix(f".{os.getpid()}")
-    draft.write_text(json.dumps(result.to_dict(), indent=1))
-    os.replace(draft, done)
+    keep(result)
+    job.store.clear()
     return result
 
 
-def _train(trial: Trial, folder: Path, progress: Callable[[EpochResult], None]) -> list[dict[str, Any]]:
-    """Train to the end, a checkpoint and a line of `history.jsonl` each epoch; continues where it was cut off."""
-    log = folder / "history.jsonl"
-    folder.mkdir(parents=True, exist_ok=True)
-    resumed = checkpoint.load_newest(folder, trial)
-    lines = log.read_text().splitlines() if resumed is not None and log.is_file() else []
-    history = [json.loads(line) for line in lines[: trial.epoch]]
-    if resumed is not None and len(history) < trial.epoch:  # killed between the checkpoint and its line
-        history.append(_row(resumed))
-    log.write_text("".join(json.dumps(row) + "\n" for row in history))
-    for result in trial.run():
-        if result.diverged:
-            raise RuntimeError(
-                f"rerun: training diverged in epoch {result.epoch}; launch the study again with a lower "
-                "rerun.learning_rate, into another run directory"
-            )
-        checkpoint.save(folder, trial, result)
-        history.append(_row(result))
-        with log.open("a") as file:
-            file.write(json.dumps(history[-1]) + "\n")
-        progress(result)
-    return history
+def _job(candidate: Candidate, place: Workplace) -> Job:
+    study = place.study
+    learning_rate = study.rerun.learning_rate or study.recipe.learning_rate
+    return Job(
+        architecture=candidate.architecture,
+        recipe=study.recipe.model_copy(update={"learning_rate": learning_rate}),
+        num_epochs=study.rerun.epochs,
+        seed=derive_seed(study.seed, "rerun", candidate.architecture_id),
+        num_train=NUM_TRAIN,
+        num_validation=0,
+        num_classes=study.data.num_classes,
+        split_seed=study.seed,
+        data=place.data,
+        data_name=full_scale(candidate.scale),
+        store=place.store(f"checkpoints-{candidate.architecture_id}"),
+    )
 
 
-def _row(result: EpochResult) -> dict[str, Any]:
-    """As the journal names it; NaN, which stands for what was not measured, becomes null."""
-    values = result.to_dict() | {"recorded_at_ms": now_ms()}
-    return {key: None if value != value else value for key, value in values.items()}
+def _train_over_workers(
+    job: Job, place: Workplace, workers: int, folder: Path, progress: Callable[[Row], None]
+) -> None:
+    """Ray Train in a thread: in the main thread it would take over Ctrl-C, and the rows would wait for its end."""
+    reports, raised = Reports(), list[Exception]()
+    log = folder / HISTORY
+    reports.skip("", known_epochs(log))
+
+    def fit() -> None:
+        try:
+            _fit(job, place, workers, folder, reports)
+        except Exception as error:  # carried over to the calling thread below
+            raised.append(error)
+
+    thread = threading.Thread(target=fit, name="ray-train", daemon=True)
+    thread.start()
+    diverged_in = 0
+    while True:
+        is_last_look = not thread.is_alive()
+        for _, row in reports.drain(wait_s=0 if is_last_look else _LOOK_EVERY_S):
+            if row["diverged"]:
+                diverged_in = row["epoch"]
+                continue
+            with log.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            progress(row)
+        if is_last_look:
+            break
+    if raised:
+        raise RuntimeError(
+            f"rerun: training at full scale failed ({_cause(raised[0])}); call it again: it goes on from its last epoch"
+        ) from raised[0]
+    if diverged_in:
+        raise RuntimeError(
+            f"rerun: training diverged in epoch {diverged_in}; launch the study again with a lower "
+            "rerun.learning_rate, into another run directory"
+        )
 
 
-def _read(path: Path) -> RerunResult:
-    saved = json.loads(path.read_text())
-    candidate = saved["candidate"] | {"confirmed_error_pct": tuple(saved["candidate"]["confirmed_error_pct"])}
-    return RerunResult(**{**saved, "candidate": Candidate(**candidate), "history": tuple(saved["history"])})
+def known_epochs(log: Path) -> int:
+    """How many epochs a driver that was killed had written down; what it was writing at that moment goes."""
+    lines = log.read_text().splitlines(keepends=True) if log.is_file() else []
+    whole = [line for line in lines if line.endswith("\n")]
+    if whole != lines:
+        write_whole(log, "".join(whole))
+    return len(whole)
+
+
+def _cause(error: Exception) -> str:
+    """The last line of the innermost error, which Ray Train wraps in a page of text."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def _fit(job: Job, place: Workplace, workers: int, folder: Path, reports: Reports) -> None:
+    os.environ.update({key: value for key, value in _ENVIRONMENT.items() if key not in os.environ})
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    logging.getLogger("ray.train").setLevel(logging.ERROR)
+    on_cards = place.slots.gpus_per_trial > 0
+    resources = {"CPU": place.slots.cpus_per_trial} | ({"GPU": 1.0} if on_cards else {})
+    scratch = folder / ".train"  # Ray Train's own notes; the state of the training is in our store
+    try:
+        TorchTrainer(
+            _work,
+            train_loop_config={"job": job, "reports": reports},
+            scaling_config=ScalingConfig(num_workers=workers, use_gpu=on_cards, resources_per_worker=resources),
+            run_config=RunConfig(
+                name="rerun",
+                storage_path=str(scratch),
+                failure_config=FailureConfig(max_failures=place.study.max_failures),
+            ),
+        ).fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _work(config: dict[str, Any]) -> None:
+    """What each worker does."""
+    from ray.train import get_context
+    from ray.train.torch import get_device
+
+    from sweep.training.distributed import Share
+
+    job, reports, context = config["job"], config["reports"], get_context()
+    share = Share(context.get_world_rank(), context.get_world_size())
+    train(job, lambda row: reports.put("", row), share=share, device=get_device())
+
+
+def _trained(job: Job) -> Any:
+    """The trial as its last checkpoint has it, in this process."""
+    from sweep.training import checkpoint
+
+    trial = start_trial(job)
+    checkpoint.load_newest(job.store, trial)
+    if trial.epoch != job.num_epochs:
+        raise RuntimeError(
+            f"rerun: the checkpoint of the last epoch is damaged, the newest whole one is of epoch {trial.epoch}; "
+            "call it again: it goes on from there"
+        )
+    return trial
+
+
+def _test(trial: Any, job: Job) -> tuple[float, float, int]:
+    """Loss, error in percent and number of the test images: the one place that opens them."""
+    import torch
+
+    from sweep.training.data import open_test
+    from sweep.training.trial import evaluate
+
+    images, labels = (torch.from_numpy(array).to(trial.device) for array in open_test(job.data.files(job.data_name)))
+    loss, error_pct = evaluate(trial, images, labels, np.arange(len(labels)))
+    return loss, error_pct, len(labels)
+
+
+def _save_weights(trial: Any, path: Path) -> str:
+    """The state dict alone, on the CPU, loadable with `weights_only=True`; answers its SHA-256."""
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save({name: value.cpu() for name, value in trial.network.state_dict().items()}, buffer)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_bytes(buffer.getvalue())
+    os.replace(draft, path)
+    return hashlib.sha256(buffer.getvalue()).hexdigest()
+
+
+def _write_history(folder: Path, rows: list[Row]) -> None:
+    write_whole(folder / HISTORY, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _provenance() -> dict[str, Any]:
+    from sweep.scheduling.driver import provenance
+
+    return provenance()

@@ -108,8 +108,13 @@ class JournalScheduler(FIFOScheduler):
         self._journal, self._stopping, self._ended = journal, stopping, ended
         self._rungs = stopping.rungs
         self._asha = Asha(stopping.reduction_factor)
-        for row in journal.decisions():  # the rungs as the journal remembers them
+        # The rungs as the journal remembers them. A recovered journal can know a decision whose epoch it lacks: that
+        # trial trains the epoch again, and what was decided then holds, for later arrivals were held against it.
+        self._recorded: dict[tuple[str, int], DecisionRow] = {}
+        for row in journal.decisions():
             self._asha.arrive(row["cohort"], row["rung_epochs"], row["error_pct"])
+            recorded = DecisionRow(**{name: row[name] for name in DecisionRow.__dataclass_fields__})
+            self._recorded[recorded.trial_id, recorded.rung_epochs] = recorded
         self._trials = {row["trial_id"]: row for row in journal.trials()}
         self._last_epoch = {row["trial_id"]: row["epoch"] for row in journal.epochs()}
         self._ended_trials: set[str] = set()
@@ -126,8 +131,10 @@ class JournalScheduler(FIFOScheduler):
         trial_id, epoch = trial.config["trial_id"], result["epoch"]
         if epoch <= self._last_epoch.get(trial_id, 0):  # the epoch of a checkpoint, reported again
             return TrialScheduler.STOP if trial_id in self._ended_trials else TrialScheduler.CONTINUE
-        decision = self._decide(trial_id, result)
-        outcome = self._outcome(result, decision)
+        rung = self._rung(result)
+        recorded = None if rung is None else self._recorded.get((trial_id, rung))
+        decision = None if rung is None or recorded is not None else self._decide(trial_id, rung, result)
+        outcome = self._outcome(result, recorded or decision)
         self._journal.record(self._epoch_row(trial_id, result), decision, outcome)
         self._last_epoch[trial_id] = epoch
         if outcome == RUNNING:
@@ -136,13 +143,15 @@ class JournalScheduler(FIFOScheduler):
         self._ended(trial_id)
         return TrialScheduler.STOP
 
-    def _decide(self, trial_id: str, result: dict[str, Any]) -> DecisionRow | None:
-        epoch, diverged = result["epoch"], result["diverged"]
-        rung = next_rung(self._rungs, epoch) if diverged else epoch
-        if rung not in self._rungs:
-            return None
+    def _rung(self, result: dict[str, Any]) -> int | None:
+        """The rung at which this result arrives, None between two."""
+        if result["diverged"]:
+            return next_rung(self._rungs, result["epoch"])
+        return result["epoch"] if result["epoch"] in self._rungs else None
+
+    def _decide(self, trial_id: str, rung: int, result: dict[str, Any]) -> DecisionRow:
         row = self._trials[trial_id]
-        error_pct = None if diverged else result["val_error_pct"]
+        error_pct = None if result["diverged"] else result["val_error_pct"]
         judgement = self._asha.arrive(row["cohort"], rung, error_pct)
         return DecisionRow(
             trial_id=trial_id,

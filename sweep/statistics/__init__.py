@@ -11,11 +11,13 @@ from sweep.statistics.errors import (
     shared_rung,
     study_of,
 )
-from sweep.statistics.verdicts import Verdict, holm, judge
+from sweep.statistics.seeds import Estimate, estimates, flattery_pct, over_images, over_seeds
+from sweep.statistics.verdicts import Verdict, holm, judge, judge_study
 
 __all__ = [
     "CohortSummary",
     "Cost",
+    "Estimate",
     "Interval",
     "Verdict",
     "best_trials",
@@ -27,8 +29,13 @@ __all__ = [
     "edf_band",
     "errors_at",
     "errors_by_trial",
+    "estimates",
+    "flattery_pct",
     "holm",
     "judge",
+    "judge_study",
+    "over_images",
+    "over_seeds",
     "share_interval",
     "shared_rung",
     "study_of",

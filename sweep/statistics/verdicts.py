@@ -116,6 +116,19 @@ def judge(
     ]
 
 
+def judge_study(tables: Tables) -> list[Verdict]:
+    """Judge as the study of the tables wants it judged."""
+    study = study_of(tables)
+    judging = study.judging
+    return judge(
+        tables,
+        margin_pct=judging.margin_pct,
+        confidence=judging.confidence,
+        num_bootstrap=judging.num_bootstrap,
+        seed=study.seed,
+    )
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """The p-values corrected for being several (Holm 1979), in the order given; each at most 1."""
     num = len(p_values)

@@ -14,8 +14,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from sweep.records.journal import COMPLETED, DIVERGED, FAILED, RUNNING, STOPPED
+from sweep.records.journal import COMPLETED, DIVERGED, FAILED, PRIVATE_META, RUNNING, STOPPED
 from sweep.spaces import SPACE_COLOURS, SPACES, Architecture
+from sweep.tracking.preflight import strip_credentials
 
 INTERRUPTED = "interrupted"
 # KILLED is MLflow's word for a run that was ended from outside: what early stopping does to a trial.
@@ -31,6 +32,13 @@ PARENT_STATUS = {"finished": "FINISHED", INTERRUPTED: "KILLED", "failed": "FAILE
 
 VIEW_TAG = "mlflow.sharedViewState."
 SWEEP_ID_TAG, TRIAL_ID_TAG, RERUN_ID_TAG = "sweep.id", "sweep.trial_id", "sweep.rerun_id"
+ATTEMPTS_TAG, HOST_TAG = "attempts", "host"
+EPOCHS_TRAINED = "epochs_trained"
+# Artifacts of the sweep's run: what it is, and what was drawn for it.
+ORIGIN_FILE, POPULATION_FILE = "sweep.json", "architectures.parquet"
+# The arrivals at the rungs, metrics of the sweep's run at step = number of the arrival: which trial (by its launch
+# order), at which rung, with which error; without the last, it had none.
+ARRIVAL_TRIAL, ARRIVAL_RUNG, ARRIVAL_ERROR = "arrivals/trial", "arrivals/rung_epochs", "arrivals/error_pct"
 _NOTE_MAX_CHARACTERS = 8000
 
 # Column of the journal -> metric of the run. The error stands first and alone: it is what one sorts and plots by.
@@ -131,6 +139,30 @@ def note(study: Mapping[str, Any], verdicts: str = "") -> str:
         "" if margin_pct is None else f"*Free*: a rule that changes the mean error by less than {margin_pct:g} points.",
     ]
     return "\n\n".join(filter(None, parts))[:_NOTE_MAX_CHARACTERS]
+
+
+def origin(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """The journal's meta without what only says how its run directory stands, and no password in any URI of it."""
+    where = ("tracking_uri", "experiment_id", "parent_run_id")
+    return {key: _stripped(value) for key, value in meta.items() if key not in (*PRIVATE_META, *where)}
+
+
+def _stripped(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _stripped(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_stripped(item) for item in value]
+    return strip_credentials(value) if isinstance(value, str) else value
+
+
+def arrival_points(arrivals: Iterable[Mapping[str, Any]]) -> Iterator[Point]:
+    """The log of arrivals; each with the `launch_order` of its trial beside the columns of the decision."""
+    for row in arrivals:
+        moment, number = row["decided_at_ms"], row["arrival"]
+        if is_finite(row["error_pct"]):
+            yield ARRIVAL_ERROR, row["error_pct"], moment, number
+        yield ARRIVAL_RUNG, float(row["rung_epochs"]), moment, number
+        yield ARRIVAL_TRIAL, float(row["launch_order"]), moment, number
 
 
 def dataset(study: Mapping[str, Any]) -> dict[str, str]:
@@ -289,5 +321,5 @@ def _charts() -> Iterator[dict[str, Any]]:
     for key in ("train/learning_rate", "perf/train_time_s", "perf/eval_time_s"):
         yield line(key, "Time and learning rate")
     # A metric without a card gets one from the viewer: a bar chart of flops says nothing, so it is held back.
-    for key in ("flops_m", "params_m", "activations_m", "depth", "epochs_trained"):
+    for key in ("flops_m", "params_m", "activations_m", "depth", EPOCHS_TRAINED):
         yield card("BAR", "Error", key, metricKey=key) | {"deleted": True}

@@ -7,20 +7,31 @@ Each step may be repeated, so that a crash between it and its mark changes nothi
 before it is created, params and tags are set to what they are, and a metric point with the same time, step and value
 is the same row (the times are the journal's). A tracking server that does not know the sweep's run, because it is
 another one or lost its database, is told everything from the beginning.
+
+What a lost journal is rebuilt from (sweep/scheduling/recover.py) goes with it: the sweep's origin (its meta and its
+population, two artifacts), and the log of arrivals at the rungs. Each decision depends on the arrivals before it, so
+MLflow must never know an epoch without the arrival that came with it and all earlier ones. Hence the order: first the
+epochs of a few trials are read, then the arrivals; an epoch and its arrival are committed together, so arrivals that
+are read later hold those of all epochs read before. Then the arrivals are sent, and only then the epochs.
 """
 
 import fcntl
+import json
 import logging
 import os
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import groupby, islice
 from pathlib import Path
 from shutil import copyfile
 from typing import Any
 
-from sweep.records.journal import ENDED, RUNNING, Journal
+import pyarrow.parquet as pq
+
+from sweep.records.journal import ARRIVALS_DELIVERED, ENDED, ORIGIN_DELIVERED, RUNNING, Journal
+from sweep.records.tables import architectures_table
 from sweep.spaces import Architecture
 from sweep.tracking import content
 from sweep.tracking.content import INTERRUPTED, Point
@@ -39,6 +50,10 @@ _ENVIRONMENT = {
 }
 # Two trials refused in one pass: the server is at fault, not a trial.
 _MAX_FAILURES_A_PASS = 2
+# Trials that are read, and wait in memory, while the arrivals that they depend on are sent.
+_TRIALS_AT_ONCE = 50
+# MLflow takes 1,000 points, params and tags in one request, and stores its points all or none.
+_MAX_POINTS, _MAX_PARAMS_AND_TAGS = 900, 100
 
 
 class TrackingError(RuntimeError):
@@ -120,6 +135,8 @@ class Delivery:
             parent_run_id=run.info.run_id,
         )
         self._describe_parent(run.info.run_id, meta)
+        if live:
+            self._deliver_origin(run.info.run_id)
         if live and run.info.status != RUNNING.upper():
             self._reopen(run.info.run_id)
         self._parent_id = run.info.run_id
@@ -186,6 +203,31 @@ class Delivery:
         view = content.saved_view(run_id, meta["created_at_ms"])
         self._client.set_experiment_tag(self._experiment_id, content.VIEW_TAG + run_id, view)
 
+    # -- what a lost journal is rebuilt from -------------------------------------------------------------------
+
+    def _deliver_origin(self, run_id: str) -> None:
+        """What the sweep is and the networks that were drawn for it; once, for it never changes."""
+        if self.journal.get(ORIGIN_DELIVERED) == run_id:
+            return
+        origin = content.origin(self.journal.meta())
+        self._log_text(run_id, content.ORIGIN_FILE, json.dumps(origin, indent=1))
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, content.POPULATION_FILE)
+            pq.write_table(architectures_table(self.journal.trials()), path)
+            self._client.log_artifact(run_id, str(path))
+        self.journal.set_meta(**{ORIGIN_DELIVERED: run_id})
+
+    def _deliver_arrivals(self) -> None:
+        """All arrivals at rungs that the journal holds by now and MLflow was not told."""
+        known = self.journal.get(ARRIVALS_DELIVERED, 0)
+        arrivals = self.journal.decisions_after(known)
+        if not arrivals:
+            return
+        launch_order = {row["trial_id"]: row["launch_order"] for row in self.journal.trials()}
+        points = content.arrival_points(dict(row) | {"launch_order": launch_order[row["trial_id"]]} for row in arrivals)
+        self._log(self._parent_id, points=points)
+        self.journal.set_meta(**{ARRIVALS_DELIVERED: arrivals[-1]["arrival"]})
+
     # -- the trials ------------------------------------------------------------------------------------------
 
     def deliver(self, *, live: bool, until: float = float("inf")) -> int:
@@ -195,27 +237,38 @@ class Delivery:
         (`time.monotonic`). One trial that MLflow refuses does not hold up the others; its error is raised at the end.
         """
         delivered, errors = 0, []
-        trials = self.journal.undelivered_trials(running_as=RUNNING if live else INTERRUPTED)
-        for trial in sorted(trials, key=lambda row: row["trial_id"] in self._refused):
-            if time.monotonic() > until:
-                raise TrackingError("time is up")
-            try:
-                delivered += self._deliver_trial(dict(trial), live)
-                self._refused.discard(trial["trial_id"])
-            except Exception as error:  # the first is raised below, once the other trials had their turn
-                errors.append(error)
-                self._refused.add(trial["trial_id"])
-                if len(errors) == _MAX_FAILURES_A_PASS:
-                    break
+        undelivered = self.journal.undelivered_trials(running_as=RUNNING if live else INTERRUPTED)
+        trials = iter(sorted(undelivered, key=lambda row: row["trial_id"] in self._refused))
+        self._deliver_arrivals()  # also where no trial has news: a journal may be older than the log of arrivals
+        while some := [self._with_epochs(dict(row)) for row in islice(trials, _TRIALS_AT_ONCE)]:
+            self._deliver_arrivals()
+            for trial in some:
+                if time.monotonic() > until:
+                    raise TrackingError("time is up")
+                try:
+                    delivered += self._deliver_trial(trial, live)
+                    self._refused.discard(trial["trial_id"])
+                except Exception as error:  # the first is raised below, once the other trials had their turn
+                    errors.append(error)
+                    self._refused.add(trial["trial_id"])
+                    if len(errors) == _MAX_FAILURES_A_PASS:
+                        raise errors[0] from None
         if errors:
             raise errors[0]
         return delivered
+
+    def _with_epochs(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A trial with what may be told of it once the arrivals are: the epochs that the journal holds now."""
+        epochs = [dict(epoch) for epoch in self.journal.undelivered_epochs_of(row["trial_id"])]
+        last_epoch = epochs[-1]["epoch"] if epochs else self.journal.last_epoch(row["trial_id"])
+        host = epochs[-1]["host"] if epochs else self.journal.last_host_of(row["trial_id"])
+        return {**row, "epochs": epochs, "last_epoch": last_epoch, "host": host}
 
     def _deliver_trial(self, trial: dict[str, Any], live: bool) -> int:
         outcome = INTERRUPTED if trial["outcome"] == RUNNING and not live else trial["outcome"]
         is_news = outcome != trial["delivered_outcome"]
         run_id = self._find_or_create_run(trial)
-        epochs = [dict(row) for row in self.journal.undelivered_epochs_of(trial["trial_id"])]
+        epochs, rung = trial["epochs"], trial["last_epoch"]
         params: dict[str, str] = {}
         points = list(content.epoch_points(epochs))
         if trial["delivered_outcome"] is None:
@@ -223,10 +276,11 @@ class Delivery:
             self._log_text(run_id, "architecture.yaml", architecture.to_yaml())
             params = content.trial_params(trial, architecture)
             points += content.static_points(trial, architecture)
-        rung = self.journal.last_epoch(trial["trial_id"])
         if outcome in ENDED:
-            points.append(("epochs_trained", float(rung), trial["ended_at_ms"], 0))
-        tags = {"outcome": outcome, "rung": str(rung)}
+            points.append((content.EPOCHS_TRAINED, float(rung), trial["ended_at_ms"], 0))
+        tags = {"outcome": outcome, "rung": str(rung), content.ATTEMPTS_TAG: str(trial["attempts"])}
+        if trial["host"]:
+            tags[content.HOST_TAG] = trial["host"]
         if trial["failure"]:
             tags["failure"] = trial["failure"][:5000]
         self._log(run_id, params, points, tags)
@@ -289,6 +343,7 @@ class Delivery:
         self._log(self._parent_id, points=points, tags=tags | closing["tags"])
         status = content.PARENT_STATUS[closing["status"]]
         self._client.set_terminated(self._parent_id, status, closing["ended_at_ms"])
+        self._deliver_origin(self._parent_id)  # of a sweep that was over before its first pass
         for name, path in closing["artifacts"].items():
             log_artifact(self._client, self._parent_id, name, Path(path))
         return delivered
@@ -314,16 +369,35 @@ class Delivery:
 def log_batch(
     client: Any, run_id: str, params: Mapping[str, str], points: Iterable[Point], tags: Mapping[str, str]
 ) -> None:
-    """One request, more only beyond MLflow's limit of 1,000 points or 100 params. Values that are not finite must
-    have been left out."""
+    """One request, more only beyond MLflow's limit. Values that are not finite must have been left out.
+
+    A request holds whole steps, and params and tags come with the last one: a run whose tags say what became of it
+    holds all its points, and an epoch's points are there all or none.
+    """
     from mlflow.entities import Metric, Param, RunTag
 
+    assert len(params) + len(tags) <= _MAX_PARAMS_AND_TAGS
+    *full, last = _whole_steps(points)
+    for some in full:
+        client.log_batch(run_id, metrics=[Metric(*point) for point in some])
     client.log_batch(
         run_id,
-        metrics=[Metric(key, value, timestamp_ms, step) for key, value, timestamp_ms, step in points],
+        metrics=[Metric(*point) for point in last],
         params=[Param(key, value) for key, value in params.items()],
         tags=[RunTag(key, value) for key, value in tags.items()],
     )
+
+
+def _whole_steps(points: Iterable[Point]) -> Iterator[list[Point]]:
+    """Cut where the step changes, each part as long as one request may be; at least one part, maybe empty."""
+    part: list[Point] = []
+    for _, group in groupby(points, key=lambda point: point[3]):
+        step = list(group)
+        if len(part) + len(step) > _MAX_POINTS:
+            yield part
+            part = []
+        part += step
+    yield part
 
 
 def log_artifact(client: Any, run_id: str, name: str, path: Path) -> None:

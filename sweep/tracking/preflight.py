@@ -5,6 +5,7 @@ the URI without its credentials, and the remedy, within ten seconds. MLflow itse
 than a second of CPU, and its client waits four minutes for a server that is dead.
 """
 
+import configparser
 import os
 import re
 import threading
@@ -111,7 +112,8 @@ def _check_server(uri: str, timeout_s: float) -> None:
         raise _refusal(
             uri,
             f"refuses us ({answer.status_code})",
-            "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
+            "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or write them to ~/.mlflow/credentials, or set "
+            "MLFLOW_TRACKING_TOKEN",
         )
     if answer.status_code == 403:
         raise _refusal(
@@ -128,7 +130,13 @@ def _check_server(uri: str, timeout_s: float) -> None:
 
 
 def _auth() -> tuple[str, str] | None:
-    name, password = os.environ.get("MLFLOW_TRACKING_USERNAME"), os.environ.get("MLFLOW_TRACKING_PASSWORD")
+    """As MLflow's client logs in: by the environment, each of the two else from its file of credentials."""
+    file = configparser.ConfigParser(interpolation=None)
+    file.read(Path("~/.mlflow/credentials").expanduser())
+    name, password = (
+        os.environ.get(key) or file.get("mlflow", key.lower(), fallback=None)
+        for key in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+    )
     return (name, password) if name and password else None
 
 

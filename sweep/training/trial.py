@@ -3,7 +3,8 @@
 The loop is plain: a batch is indexed from the mapped images, augmented on the tensor, and one SGD step is taken
 under a linear warm-up and a cosine over all epochs. Every epoch draws its order and its augmentation from
 `(seed, epoch)`, so nothing random needs to be saved: weights and momentum after epoch k are the whole state, and a
-trial that resumes from them continues bit for bit on a CPU.
+trial that resumes from them continues bit for bit on a CPU. With a `Share`, the trial is one of several workers that
+train the network together (sweep/training/distributed.py).
 
 Shapes: B batch, C channels, H height, W width.
 """
@@ -23,6 +24,7 @@ from sweep.models import build
 from sweep.spaces import Architecture
 from sweep.studies import Recipe, derive_seed
 from sweep.training.data import Split
+from sweep.training.distributed import ALONE, Share
 
 _EVAL_BATCH = 500
 
@@ -64,8 +66,9 @@ class Trial:
         seed: int,
         num_classes: int = 10,
         device: torch.device | None = None,
+        share: Share = ALONE,
     ):
-        self.recipe, self.split, self.num_epochs, self.seed = recipe, split, num_epochs, seed
+        self.recipe, self.split, self.num_epochs, self.seed, self.share = recipe, split, num_epochs, seed, share
         self.device = device or pick_device()
         if self.device.type == "cpu":
             # More threads than a trial's one core make a step up to thirty times slower beside a busy neighbour.
@@ -73,7 +76,9 @@ class Trial:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "weights"))
             network = build(architecture, channels=1, classes=num_classes)
-        self.network = network.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = network.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = share.synchronised(network, self.device)
+        self._replica = share.replica(self.network, self.device)
         self.optimizer = torch.optim.SGD(
             self.network.parameters(),
             lr=recipe.learning_rate,
@@ -150,20 +155,21 @@ class Trial:
         for step, index in enumerate(train.split(self.recipe.batch_size)[: self.steps_per_epoch]):
             for group in self.optimizer.param_groups:
                 group["lr"] = self.learning_rate(first_step + step)
-            x_BCHW = augment(self.normalised(self._images[index]), self.recipe, generator)
+            part = self.share.part(len(index))
+            x_BCHW = augment(self.normalised(self._images[index]), self.recipe, generator, part)
             with self.autocast():
-                logits = self.network(x_BCHW)
-            loss = functional.cross_entropy(
-                logits.float(), self._labels[index].long(), label_smoothing=self.recipe.label_smoothing
+                logits = self._replica(x_BCHW)
+            loss = self.share.weight(len(index)) * functional.cross_entropy(
+                logits.float(), self._labels[index[part]].long(), label_smoothing=self.recipe.label_smoothing
             )
             # On a GPU the check waits for the device: every 20 steps is soon enough there.
-            if (self.device.type == "cpu" or step % 20 == 19) and not math.isfinite(loss.item()):
+            if (self.device.type == "cpu" or step % 20 == 19) and not math.isfinite(self.share.mean(loss).item()):
                 return math.nan
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
             total += loss.detach()
-        mean = total.item() / self.steps_per_epoch
+        mean = self.share.mean(total).item() / self.steps_per_epoch
         return mean if math.isfinite(mean) else math.nan
 
     def normalised(self, images_BHW: Tensor) -> Tensor:
@@ -175,8 +181,11 @@ class Trial:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.recipe.precision == "bf16")
 
 
-def augment(x_BCHW: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
-    """Each image flipped with probability one half and shifted by up to `crop_padding` pixels, by one gather."""
+def augment(x_BCHW: Tensor, recipe: Recipe, generator: torch.Generator, part: slice = slice(None)) -> Tensor:
+    """Each image flipped with probability one half and shifted by up to `crop_padding` pixels, by one gather.
+
+    Answers the images of `part`, moved as they are in the whole batch.
+    """
     B, _, H, W = x_BCHW.shape
     padding, device = recipe.crop_padding, x_BCHW.device
     columns = torch.arange(W, device=device).expand(B, W)
@@ -184,15 +193,15 @@ def augment(x_BCHW: Tensor, recipe: Recipe, generator: torch.Generator) -> Tenso
         flipped = torch.rand(B, 1, generator=generator, device=device) < 0.5
         columns = torch.where(flipped, W - 1 - columns, columns)
     if padding == 0 and not recipe.flip:
-        return x_BCHW
+        return x_BCHW[part]
     rows = torch.arange(H, device=device).expand(B, H)
     if padding:
         shift = torch.randint(2 * padding + 1, (2, B, 1), generator=generator, device=device)
         rows, columns = rows + shift[0], columns + shift[1]
         # The border is the black of the normalised image, which is its smallest value.
         x_BCHW = functional.pad(x_BCHW, (padding,) * 4, value=x_BCHW.min().item())
-    image = torch.arange(B, device=device)[:, None, None]
-    x_BHWC = x_BCHW.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]]
+    image = torch.arange(B, device=device)[part, None, None]
+    x_BHWC = x_BCHW.permute(0, 2, 3, 1)[image, rows[part, :, None], columns[part, None, :]]
     return x_BHWC.permute(0, 3, 1, 2)
 
 

@@ -1,0 +1,290 @@
+"""Ray heads and workers on this host: started by `ray start`, remembered, ended.
+
+In: addresses. Out: a node of a Ray cluster as one child process with everything of Ray's below it, and a note of it
+in this user's state folder, so that `down` ends what was started here and nothing else (`ray stop` would end every
+Ray of the user, sweeps included). A node always wants the token, for Ray listens on all addresses of a host.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from cluster.keys import ensure_token, in_environment, ray_environment, require_token, token_file
+from cluster.profile import DASHBOARD_PORT
+
+GCS_PORT = 6379
+_START_TIMEOUT_S = 90.0
+_STOP_TIMEOUT_S = 20.0
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Ray's workers would run at nice 15, and a trial beside any other program crawl.
+    "RAY_worker_niceness": "0",
+}
+_NODE_ENVIRONMENT = {
+    # A node that is gone is noticed within a quarter of a minute (Ray's own settings: a minute); a pause of five
+    # seconds is not taken for an end.
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "5",
+}
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node that was started on this host. `started_at_s`: the process's start, which tells it from a later one."""
+
+    kind: str
+    host: str
+    gcs_address: str
+    dashboard: str
+    pid: int
+    started_at_s: float
+    log: str
+
+    @property
+    def process(self) -> psutil.Process | None:
+        try:
+            process = psutil.Process(self.pid)
+            alive = abs(process.create_time() - self.started_at_s) < 1 and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return None
+        return process if alive else None
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a node offers; None takes what the host has. `tls_dir` as `sweep cluster certs` made it."""
+
+    num_cpus: int | None = None
+    num_gpus: int | None = None
+    object_store_memory: int | None = None
+    metrics_port: int | None = None
+    tls_dir: str = ""
+
+    def options(self) -> list[str]:
+        named = {
+            "--num-cpus": self.num_cpus, "--num-gpus": self.num_gpus,
+            "--object-store-memory": self.object_store_memory, "--metrics-export-port": self.metrics_port,
+        }  # fmt: skip
+        return [f"{option}={value}" for option, value in named.items() if value is not None]
+
+
+def up(
+    host: str = "127.0.0.1",
+    port: int = GCS_PORT,
+    dashboard_port: int = DASHBOARD_PORT,
+    resources: Resources = Resources(),
+) -> Node:
+    """Start a head on this host, at `host`; returns when its job server answers.
+
+    Raises `ValueError` where Ray would be open to others without a token, or an address or port cannot be used,
+    `RuntimeError` where it does not come up.
+    """
+    if os.environ.get("RAY_AUTH_MODE", "token") != "token" and host not in _LOOPBACK:
+        raise ValueError(
+            f"--host {host}: RAY_AUTH_MODE={os.environ['RAY_AUTH_MODE']} would let anyone who reaches this address run "
+            "code here; unset it (the token is then asked for), or stay on 127.0.0.1"
+        )
+    for name, number in (("--port", port), ("--dashboard-port", dashboard_port)):
+        _check_port(name, host, number)
+    environment = ray_environment(ensure_token(token_file()), resources.tls_dir)
+    command = [
+        "--head", f"--port={port}", f"--node-ip-address={host}", "--include-dashboard=true",
+        f"--dashboard-host={host}", f"--dashboard-port={dashboard_port}", *resources.options(),
+    ]  # fmt: skip
+    dashboard = f"http://{_bracketed(host)}:{dashboard_port}"
+    return _start("head", host, f"{_bracketed(host)}:{port}", dashboard, command, environment)
+
+
+def join(address: str, host: str = "", resources: Resources = Resources()) -> Node:
+    """Start a worker on this host for the head at `address` (host:port); returns when the head knows it.
+
+    `host`: this host's own address, by default the one from which it reaches the head. Raises as `up` does.
+    """
+    head, _, port = address.rpartition(":")
+    if not head or not port.isdigit():
+        raise ValueError(f"ADDRESS {address!r}: must be host:port of the head, such as 10.0.0.10:{GCS_PORT}")
+    own = host or _own_address(head.strip("[]"), int(port))
+    environment = ray_environment(require_token(token_file()), resources.tls_dir)
+    command = [f"--address={address}", f"--node-ip-address={own}", *resources.options()]
+    return _start("worker", own, address, "", command, environment)
+
+
+def _check_port(name: str, host: str, port: int) -> None:
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        raise ValueError(
+            f"{name} {port}: cannot be used on {host} ({error.strerror}); name another, or an address of this host"
+        ) from error
+
+
+def _own_address(head: str, port: int) -> str:
+    """The address of this host on the way to the head; also finds out whether the head answers at all."""
+    try:
+        with socket.create_connection((head, port), timeout=5) as connection:
+            return connection.getsockname()[0]
+    except OSError as error:
+        raise ValueError(
+            f"ADDRESS {head}:{port}: nothing answers there ({error.strerror or error}); start the head first "
+            "(`sweep cluster up --host …`), or mend the address"
+        ) from error
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _start(
+    kind: str, host: str, gcs_address: str, dashboard: str, options: list[str], security: dict[str, str]
+) -> Node:
+    folder = _state_folder()
+    log = folder / f"{kind}-{host}-{os.getpid()}.log"
+    environment = {key: value for key, value in os.environ.items() if key not in ("RAY_ADDRESS", "RAY_AUTH_TOKEN")}
+    environment |= QUIET | _NODE_ENVIRONMENT | {key: os.environ[key] for key in _NODE_ENVIRONMENT if key in os.environ}
+    environment |= security | {"SWEEP_PYTHON": sys.executable}
+    with in_environment(security):
+        before = set() if kind == "head" else _alive_nodes(gcs_address)
+        with open(log, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats", *options],
+                env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )  # fmt: skip
+        node = Node(kind, host, gcs_address, dashboard, process.pid, psutil.Process(process.pid).create_time(), str(log))
+        _note(node)
+        try:
+            _wait(process, log, lambda: bool(_alive_nodes(gcs_address) - before) and (not dashboard or _answers(dashboard)))
+        except BaseException:
+            stop(node)
+            raise
+    return node
+
+
+def _alive_nodes(gcs_address: str) -> set[Any]:
+    """The ids of the cluster's nodes that are alive; none where nothing answers."""
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+
+    try:
+        found = GcsClient(address=gcs_address).get_all_node_info(timeout=5)
+    except Exception:  # Ray raises what gRPC raises; the caller waits for an answer
+        return set()
+    return {node_id for node_id, info in found.items() if info.state == 0}
+
+
+def _answers(dashboard: str) -> bool:
+    import requests
+
+    try:
+        return requests.get(f"{dashboard}/api/version", headers=authorization(), timeout=2).ok
+    except requests.RequestException:
+        return False
+
+
+def authorization(token: Path | None = None) -> dict[str, str]:
+    """The header that Ray's job server wants."""
+    path = token or Path(os.environ["RAY_AUTH_TOKEN_PATH"])
+    return {"Authorization": f"Bearer {path.read_text().strip()}"}
+
+
+def _wait(process: subprocess.Popen[bytes], log: Path, ready: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        if ready():
+            return
+        time.sleep(0.3)
+    what = f"ended with code {process.returncode}" if process.poll() is not None else "is not ready"
+    with log.open(errors="replace") as file:
+        tail = "".join(deque(file, 12)).strip()
+    raise RuntimeError(f"ray start {what}; wrong token, wrong certificates or no way to the head? The end of {log}:\n{tail}")
+
+
+# -- what was started here -----------------------------------------------------------------------------------
+
+
+def _state_folder() -> Path:
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    folder = Path(base) / "designspace-sweep" / "nodes"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
+
+
+def _note(node: Node) -> None:
+    path = _state_folder() / f"{node.kind}-{node.host}-{node.pid}.json"
+    path.write_text(json.dumps(asdict(node)))
+
+
+def nodes_here() -> list[Node]:
+    """The nodes that this user started on this host and that are alive; notes of others are cleared away."""
+    own = {address.address for addresses in psutil.net_if_addrs().values() for address in addresses} | {"localhost"}
+    found = []
+    for path in sorted(_state_folder().glob("*.json")):
+        node = Node(**json.loads(path.read_text()))
+        if node.host not in own:
+            continue  # the home directory is shared, the host is another
+        if node.process is None:
+            path.unlink(missing_ok=True)
+        else:
+            found.append(node)
+    return found
+
+
+def down() -> list[Node]:
+    """End the nodes that were started on this host, workers first; answers them."""
+    nodes = sorted(nodes_here(), key=lambda node: node.kind == "head")
+    for node in nodes:
+        stop(node)
+    return nodes
+
+
+def stop(node: Node) -> None:
+    """End a node with all processes below it: by SIGTERM, by SIGKILL what is left after twenty seconds."""
+    process = node.process
+    if process is not None:
+        family = [process, *process.children(recursive=True)]
+        process.send_signal(signal.SIGTERM)
+        _, alive = psutil.wait_procs(family, timeout=_STOP_TIMEOUT_S)
+        for left in alive:
+            left.kill()
+        psutil.wait_procs(alive, timeout=5)
+    for path in _state_folder().glob(f"{node.kind}-{node.host}-{node.pid}.json"):
+        path.unlink(missing_ok=True)
+
+
+def stay(node: Node) -> int:
+    """Wait until the node ends by itself (answers 1) or this process is told to end: then it ends the node (0)."""
+
+    class _Told(Exception):
+        pass
+
+    def told(number: int, frame: object) -> None:
+        raise _Told
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, told)
+    try:
+        while node.process is not None:
+            time.sleep(0.5)
+        return 1
+    except _Told:
+        return 0
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        stop(node)

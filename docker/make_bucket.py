@@ -1,0 +1,31 @@
+#!/usr/bin/env python3
+"""Makes a bucket unless it is there: `make-bucket NAME`, at $MLFLOW_S3_ENDPOINT_URL (nothing: Amazon's).
+
+Keys come from $AWS_SHARED_CREDENTIALS_FILE or wherever else boto3 looks for them.
+"""
+
+import os
+import sys
+
+import boto3
+from botocore.exceptions import ClientError
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 1:
+        print("usage: make-bucket NAME", file=sys.stderr)
+        return 2
+    store = boto3.client("s3", endpoint_url=os.environ.get("MLFLOW_S3_ENDPOINT_URL") or None)
+    try:
+        store.head_bucket(Bucket=arguments[0])
+        print(f"bucket {arguments[0]}: there already")
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
+            raise
+        store.create_bucket(Bucket=arguments[0])
+        print(f"bucket {arguments[0]}: made")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,125 @@
+"""The model card: what was trained and how, what its error is and on what grounds, how to load it, where it comes from.
+
+In: a `RerunResult` and the sweep's metadata. Out: Markdown that lies beside the weights and describes the version in
+the registry. The code in it is executed by a test.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sweep.rerun.result import RerunResult
+from sweep.spaces import SPACES, Architecture, complexity
+from sweep.statistics import Estimate, estimates, flattery_pct
+from sweep.studies import study_from_dict
+
+_DATA = {
+    "fashion_mnist": (
+        "Fashion-MNIST (Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747), MIT licence, "
+        "https://github.com/zalandoresearch/fashion-mnist: 28 × 28 pixels, grey, ten classes of clothing"
+    )
+}
+_CLASSES = {
+    "fashion_mnist": (
+        "T-shirt/top, trouser, pullover, dress, coat, sandal, shirt, sneaker, bag, ankle boot (0 to 9, in this order)"
+    )
+}
+
+
+def model_card(result: RerunResult, metadata: Mapping[str, Any]) -> str:
+    study = study_from_dict(metadata["study"])
+    candidate, recipe = result.candidate, study.recipe
+    architecture = Architecture.from_json(candidate.architecture)
+    size = complexity(architecture, resolution=result.resolution, channels=1, classes=study.data.num_classes)
+    in_sweep, confirmed, full_scale = estimates(result.to_dict())
+    flattered = flattery_pct(result.to_dict())
+    provenance = result.provenance
+    machine, versions = provenance.get("machine") or {}, provenance.get("versions") or {}
+    hosts = sorted({row["host"] for row in result.history})
+    return f"""{candidate.architecture_id}: a {SPACES[candidate.space].title} network for {study.data.name}, the choice of the sweep “{study.name}”.
+
+# What it is
+
+A convolutional network of the design space {SPACES[candidate.space].title}: {architecture.depth} blocks in {len(architecture.stages)} stages,
+{size.flops / 1e6:.2f} million multiply-adds for one image of {result.resolution} × {result.resolution} pixels, {size.params / 1e3:.0f} thousand parameters.
+`architecture.yaml` holds it whole. It tells {study.data.num_classes} classes apart: {_CLASSES[study.data.name]}.
+
+# How good it is
+
+| estimate | error | {100 * result.confidence:g} % interval | grounds |
+|---|---|---|---|
+| in the sweep | {in_sweep.error_pct:.2f} % | {_interval(in_sweep)} | {result.num_validation:,} validation images, one seed, {result.sweep_epochs} epochs; the best of many, so it flatters |
+| confirmed | {_confirmed(confirmed)} | {_interval(confirmed)} | the same budget and images, {_seeds(confirmed)} |
+| at full scale | {full_scale.error_pct:.2f} % | {_interval(full_scale)} | {result.num_test:,} test images, one seed, {result.epochs} epochs on {result.num_train:,} images |
+
+Chosen by validation error alone; the test images were opened once, after the last epoch. {_regression(flattered)}
+
+# How it was trained
+
+SGD with momentum {recipe.momentum:g}{" (Nesterov)" if recipe.nesterov else ""}, weight decay {recipe.weight_decay:g}, label smoothing {recipe.label_smoothing:g}; learning rate {result.learning_rate:g}, linear warm-up over
+{recipe.warmup_steps} steps and one cosine to zero over {result.epochs} epochs; {"random flips, " if recipe.flip else ""}shifts by up to {recipe.crop_padding} pixels; {recipe.precision}. Workers: {result.num_workers}.
+The batch size of {result.batch_size} is that of all workers together, whatever their number. So the learning rate does not depend on
+it either; batch statistics are those of the whole batch, and any number of workers gives the same curve within rounding.
+
+# The data
+
+{_DATA[study.data.name]}. All {result.num_train:,} training images, at {result.resolution} pixels.
+Pixels from 0 to 1, less {result.pixel_mean:.6f}, divided by {result.pixel_std:.6f}.
+
+# How to load it
+
+`weights.pt` is a state dict, and loading it runs no code. In the folder of this file:
+
+```python
+import hashlib
+from pathlib import Path
+
+import torch
+
+from sweep.models import build
+from sweep.spaces import resolve
+
+assert hashlib.sha256(Path("weights.pt").read_bytes()).hexdigest() == "{result.weights_sha256}"
+network = build(resolve("architecture.yaml"), channels=1, classes={study.data.num_classes})
+network.load_state_dict(torch.load("weights.pt", weights_only=True))
+network.eval()
+
+
+def predict(images):  # uint8, (batch, {result.resolution}, {result.resolution})
+    with torch.inference_mode():
+        return network((images.unsqueeze(1) / 255 - {result.pixel_mean!r}) / {result.pixel_std!r}).argmax(1)
+```
+
+# Where it comes from
+
+| | |
+|---|---|
+| study | {study.name}, hash {metadata.get("study_hash", "not recorded")} |
+| trial | {candidate.trial_id} of {result.num_networks} networks, scale {candidate.scale} |
+| seeds | study {study.seed}, this training {result.seed} |
+| commit | {provenance.get("git_commit") or "not recorded"} |
+| versions | {", ".join(f"{name} {number}" for name, number in versions.items())} |
+| machine | {", ".join(f"{key.replace('_', ' ')} {value}" for key, value in machine.items())}; trained on {", ".join(hosts)} |
+| training time | {result.train_time_s:.0f} s |
+| weights | SHA-256 {result.weights_sha256} |
+"""  # noqa: E501
+
+
+def _interval(estimate: Estimate | None) -> str:
+    if estimate is None or estimate.low_pct is None or estimate.high_pct is None:
+        return "–"
+    return f"{estimate.low_pct:.2f} to {estimate.high_pct:.2f}, over {estimate.spread}"
+
+
+def _confirmed(estimate: Estimate | None) -> str:
+    return "not confirmed" if estimate is None else f"{estimate.error_pct:.2f} %"
+
+
+def _seeds(estimate: Estimate | None) -> str:
+    num = 0 if estimate is None else estimate.num
+    return f"{num} fresh seed{'' if num == 1 else 's'}"
+
+
+def _regression(points: float | None) -> str:
+    if points is None:
+        return "No fresh seed confirms the sweep's estimate."
+    return f"The sweep's best looked {points:.2f} points better than fresh seeds confirm." if points > 0 else ""

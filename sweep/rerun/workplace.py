@@ -1,0 +1,63 @@
+"""Where a rerun trains: the Ray that stands, and what its workers reach of data and checkpoints.
+
+In: a study, a run directory, a profile. Out: slots, the images by name, a store for each training's state.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster import Profile, Slots, ray_session
+from sweep.rerun.result import FOLDER
+from sweep.studies import Study
+from sweep.training.data import DataFiles, prepare
+from sweep.training.store import Store, open_store
+
+
+@dataclass(frozen=True)
+class LocalData:
+    """Images that lie where every worker can map them."""
+
+    by_name: dict[str, DataFiles]
+
+    def files(self, name: str) -> DataFiles:
+        return self.by_name[name]
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """`data` answers `files(name)` on any node: name is a scale's, or its `full_scale`. `store(name)` is reached by
+    all."""
+
+    study: Study
+    run_dir: Path
+    slots: Slots
+    data: Any
+    store: Callable[[str], Store]
+
+
+def full_scale(scale: str) -> str:
+    """The name under which a scale's images at the resolution of the full-scale training lie."""
+    return f"{scale} at full scale"
+
+
+def resolution_at_full_scale(study: Study, scale: str) -> int:
+    return study.rerun.resolution or next(one.resolution for one in study.scale if one.name == scale)
+
+
+@contextmanager
+def open_workplace(
+    study: Study, run_dir: Path, profile: Profile, *, sweep_id: str, scales: Iterable[str]
+) -> Iterator[Workplace]:
+    """Ray, the images of `scales` at both resolutions, and stores below this sweep's own folder."""
+    resolutions: dict[str, int] = {}
+    for scale in scales:
+        resolutions[scale] = next(one.resolution for one in study.scale if one.name == scale)
+        resolutions[full_scale(scale)] = resolution_at_full_scale(study, scale)
+    files = {name: prepare(path=study.data.path, resolution=pixels) for name, pixels in resolutions.items()}
+    storage = profile.storage
+    place = f"{storage.checkpoints.rstrip('/')}/{sweep_id}" if storage.checkpoints else str(run_dir / FOLDER)
+    with ray_session(profile, run_dir) as slots:
+        yield Workplace(study, run_dir, slots, LocalData(files), lambda name: open_store(place, name, storage.endpoint))

@@ -1,0 +1,98 @@
+"""Where a trial's checkpoints lie: named blobs in a folder, or in a bucket that speaks S3.
+
+In: a place that whoever continues the trial can reach. Out: the same five operations wherever it is. A third kind, for
+hosts that share nothing, carries the blobs to the driver through Ray (sweep/scheduling/sharing.py).
+"""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+
+class Store(Protocol):
+    """Blobs of one trial by name. A name that was written is there whole, or not at all."""
+
+    def names(self) -> list[str]: ...
+
+    def read(self, name: str) -> bytes: ...
+
+    def write(self, name: str, content: bytes) -> None: ...
+
+    def remove(self, name: str) -> None: ...
+
+    def clear(self) -> None:
+        """Remove everything, and the place itself."""
+        ...
+
+
+class FolderStore:
+    """Files of a folder, which appears with the first of them."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def names(self) -> list[str]:
+        return sorted(path.name for path in self.folder.glob("[!.]*")) if self.folder.is_dir() else []
+
+    def read(self, name: str) -> bytes:
+        return (self.folder / name).read_bytes()
+
+    def write(self, name: str, content: bytes) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        draft = self.folder / f".draft.{os.getpid()}"
+        with draft.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, self.folder / name)
+
+    def remove(self, name: str) -> None:
+        (self.folder / name).unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class BucketStore:
+    """Objects below `s3://bucket/prefix`; `endpoint` (http(s)://host:port) where the server is not Amazon's.
+
+    The keys are those of the environment or of the machine, as AWS's own tools find them.
+    """
+
+    def __init__(self, uri: str, endpoint: str = ""):
+        from pyarrow import fs
+
+        parts = urlsplit(uri)
+        self._prefix = f"{parts.netloc}{parts.path}".rstrip("/")
+        where = urlsplit(endpoint)
+        options = {"endpoint_override": where.netloc, "scheme": where.scheme} if endpoint else {}
+        self._files = fs.S3FileSystem(connect_timeout=10, request_timeout=60, **options)
+        self._select = fs.FileSelector(self._prefix, allow_not_found=True)
+
+    def names(self) -> list[str]:
+        return sorted(info.base_name for info in self._files.get_file_info(self._select) if info.is_file)
+
+    def read(self, name: str) -> bytes:
+        with self._files.open_input_stream(f"{self._prefix}/{name}") as stream:
+            return stream.readall()
+
+    def write(self, name: str, content: bytes) -> None:
+        with self._files.open_output_stream(f"{self._prefix}/{name}") as stream:
+            stream.write(content)
+
+    def remove(self, name: str) -> None:
+        if name in self.names():
+            self._files.delete_file(f"{self._prefix}/{name}")
+
+    def clear(self) -> None:
+        for name in self.names():
+            self._files.delete_file(f"{self._prefix}/{name}")
+
+
+def open_store(place: str, name: str, endpoint: str = "") -> Store:
+    """The store called `name` in `place`: a folder's path, or `s3://bucket/prefix`."""
+    if place.startswith("s3://"):
+        return BucketStore(f"{place.rstrip('/')}/{name}", endpoint)
+    return FolderStore(Path(place) / name)

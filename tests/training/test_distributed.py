@@ -1,0 +1,52 @@
+"""Two workers are one: the same images, the same batch statistics, the same gradients, the same curve."""
+
+import pytest
+import torch
+from training.two_workers import train
+
+from sweep.studies import Recipe
+from sweep.training.distributed import ALONE, GlobalBatchNorm2d, Share
+
+
+@pytest.mark.parametrize(("batch_size", "num_workers"), [(64, 1), (64, 2), (63, 2), (7, 3), (5, 5)])
+def test_the_parts_are_the_batch_and_the_weights_make_their_mean_that_of_the_batch(batch_size, num_workers):
+    shares = [Share(rank, num_workers) for rank in range(num_workers)]
+    batch = torch.arange(batch_size, dtype=torch.float64) ** 2
+    parts = [batch[share.part(batch_size)] for share in shares]
+    assert torch.equal(torch.cat(parts), batch)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    means = [share.weight(batch_size) * part.mean() for share, part in zip(shares, parts)]
+    assert float(sum(means)) / num_workers == pytest.approx(float(batch.mean()), rel=1e-14)
+
+
+def test_alone_it_changes_nothing():
+    network, device = torch.nn.Sequential(torch.nn.BatchNorm2d(3)), torch.device("cpu")
+    assert ALONE.synchronised(network, device) is ALONE.replica(network, device) is network
+    assert type(network[0]) is torch.nn.BatchNorm2d
+    assert ALONE.weight(63) == 1
+
+
+def test_in_double_precision_two_workers_equal_one_to_the_last_digits(network, fashion, tmp_path):
+    recipe = Recipe(batch_size=63, warmup_steps=5)  # an odd batch: the parts are unequal
+    (one,) = train(tmp_path, 1, network, recipe, fashion, True)
+    two = train(tmp_path, 2, network, recipe, fashion, True)
+    for worker in two:
+        assert worker["losses"] == pytest.approx(one["losses"], rel=1e-6)  # summed in single precision
+        assert worker["network"].keys() == one["network"].keys()
+        for name, value in one["network"].items():  # running statistics of batch norms are in it
+            torch.testing.assert_close(worker["network"][name], value, rtol=1e-9, atol=1e-11)
+    assert two[0]["losses"] == two[1]["losses"]
+
+
+def test_in_single_precision_they_differ_by_grown_rounding(network, fashion, tmp_path):
+    recipe = Recipe(batch_size=64, learning_rate=0.005, warmup_steps=5)
+    (one,) = train(tmp_path, 1, network, recipe, fashion, False)
+    two = train(tmp_path, 2, network, recipe, fashion, False)
+    assert two[0]["losses"] == pytest.approx(one["losses"], rel=5e-5)  # measured: 5e-6
+    assert two[0]["losses"][0] == pytest.approx(one["losses"][0], rel=1e-5)
+
+
+def test_where_it_judges_it_is_the_plain_batch_norm():
+    plain, ours = torch.nn.BatchNorm2d(4).eval(), GlobalBatchNorm2d(4).eval()
+    x_BCHW = torch.randn(5, 4, 3, 3, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(plain(x_BCHW), ours(x_BCHW))
