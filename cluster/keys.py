@@ -70,7 +70,7 @@ def write_private(path: Path, text: str) -> None:
 
 def ray_environment(token: Path, tls_dir: str = "") -> dict[str, str]:
     """What Ray must find in its environment. Raises `ValueError` if `tls_dir` lacks a file."""
-    environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USE_TLS": "0"}
+    environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
     if tls_dir:
         folder = Path(tls_dir).expanduser().absolute()
         for name in (_CA, _CERT, _KEY):
@@ -169,7 +169,9 @@ def make_certs(folder: Path, hosts: Iterable[str]) -> list[Path]:
             (own / _CA).write_bytes(ca_path.read_bytes())
             made.append(own)
     except OSError as error:
-        raise ValueError(f"certs: {str(folder)!r} cannot be written ({error.strerror}); choose another folder") from error
+        raise ValueError(
+            f"certs: {str(folder)!r} cannot be written ({error.strerror}); choose another folder"
+        ) from error
     return made
 
 

@@ -40,6 +40,8 @@ _NODE_ENVIRONMENT = {
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "2000",
     "RAY_health_check_failure_threshold": "5",
+    # A job that is told to end has so long for its last epochs' delivery.
+    "RAY_JOB_STOP_WAIT_TIME_S": "30",
 }
 
 
@@ -167,10 +169,16 @@ def _start(
                 env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
                 start_new_session=True,
             )  # fmt: skip
-        node = Node(kind, host, gcs_address, dashboard, process.pid, psutil.Process(process.pid).create_time(), str(log))
+        node = Node(
+            kind, host, gcs_address, dashboard, process.pid, psutil.Process(process.pid).create_time(), str(log)
+        )
         _note(node)
         try:
-            _wait(process, log, lambda: bool(_alive_nodes(gcs_address) - before) and (not dashboard or _answers(dashboard)))
+            _wait(
+                process,
+                log,
+                lambda: bool(_alive_nodes(gcs_address) - before) and (not dashboard or _answers(dashboard)),
+            )
         except BaseException:
             stop(node)
             raise
@@ -186,6 +194,32 @@ def _alive_nodes(gcs_address: str) -> set[Any]:
     except Exception:  # Ray raises what gRPC raises; the caller waits for an answer
         return set()
     return {node_id for node_id, info in found.items() if info.state == 0}
+
+
+def members(node: Node) -> list[dict[str, Any]]:
+    """The nodes of that node's cluster: `address`, `alive`, `resources` and what is `available` of them.
+
+    Raises `RuntimeError` where the head does not answer.
+    """
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+
+    with in_environment(ray_environment(token_file())):
+        try:
+            gcs = GcsClient(address=node.gcs_address)
+            found = gcs.get_all_node_info(timeout=5)
+            usage = gcs.get_all_resource_usage(timeout=5).resource_usage_data.batch
+        except Exception as error:  # what gRPC raises
+            raise RuntimeError(f"the head at {node.gcs_address} does not answer ({str(error)[:200]})") from error
+    free = {entry.node_id: dict(entry.resources_available) for entry in usage}
+    return [
+        {
+            "address": info.node_manager_address,
+            "alive": info.state == 0,
+            "resources": dict(info.resources_total),
+            "available": free.get(info.node_id, {}),
+        }
+        for info in found.values()
+    ]
 
 
 def _answers(dashboard: str) -> bool:
@@ -212,7 +246,9 @@ def _wait(process: subprocess.Popen[bytes], log: Path, ready: Callable[[], bool]
     what = f"ended with code {process.returncode}" if process.poll() is not None else "is not ready"
     with log.open(errors="replace") as file:
         tail = "".join(deque(file, 12)).strip()
-    raise RuntimeError(f"ray start {what}; wrong token, wrong certificates or no way to the head? The end of {log}:\n{tail}")
+    raise RuntimeError(
+        f"ray start {what}; wrong token, wrong certificates or no way to the head? The end of {log}:\n{tail}"
+    )
 
 
 # -- what was started here -----------------------------------------------------------------------------------

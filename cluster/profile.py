@@ -4,7 +4,9 @@ In: the name of a profile that ships (`laptop`, `lan`, …), the path of a TOML 
 `Profile`. Raises `ValueError` naming the field, the value and the remedy.
 """
 
+import json
 import re
+import socket
 import tomllib
 from collections.abc import Iterator
 from difflib import get_close_matches
@@ -106,7 +108,9 @@ class Profile(_Settings):
     @classmethod
     def _known_jobs(cls, value: str) -> str:
         if value and not (value.startswith(("http://", "https://")) and urlsplit(value).hostname):
-            raise ValueError(f"must be http(s)://host:port of the head's dashboard, such as http://10.0.0.10:{DASHBOARD_PORT}")
+            raise ValueError(
+                f"must be http(s)://host:port of the head's dashboard, such as http://10.0.0.10:{DASHBOARD_PORT}"
+            )
         return value.rstrip("/")
 
     @property
@@ -116,6 +120,19 @@ class Profile(_Settings):
             return self.jobs
         host = "127.0.0.1" if self.address == AUTO else self.address.rpartition(":")[0]
         return f"http://{host}:{DASHBOARD_PORT}"
+
+    def to_toml(self) -> str:
+        """The profile as a file that `load_profile` reads. Numbers and strings are written alike in JSON and TOML."""
+        values = self.model_dump(mode="json")
+        tables = {name: values.pop(name) for name in _TABLES}
+        lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
+        for name, table in tables.items():
+            lines += [
+                "",
+                f"[{name}]",
+                *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items()),
+            ]
+        return "\n".join(lines) + "\n"
 
 
 _TABLES: dict[str, type[_Settings]] = {"storage": Storage, "tracking": Tracking, "security": Security}
@@ -147,6 +164,20 @@ def load_profile(source: str | Path) -> Profile:
     return _validated(table, path.name)
 
 
+def check_answers(address: str, what: str) -> None:
+    """Raises `ValueError` where nothing listens at host:port or an URL; Ray itself tries for half a minute first."""
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        socket.create_connection((parts.hostname or "", port), timeout=5).close()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(
+            f"{what} = {address!r}: nothing answers there ({reason}); start the head (`sweep cluster up --host …`), or "
+            "mend the address"
+        ) from error
+
+
 def _validated(table: dict[str, Any], source: str) -> Profile:
     try:
         return Profile.model_validate(table)
@@ -163,5 +194,7 @@ def _explain(error: ValidationError) -> Iterator[str]:
         if problem["type"] == "extra_forbidden":
             known = list(_TABLES.get(str(problem["loc"][0]), Profile).model_fields)
             near = get_close_matches(str(problem["loc"][-1]), known, n=1, cutoff=0.5)
-            message = f"unknown key; did you mean {near[0]!r}?" if near else f"unknown key; known keys: {', '.join(known)}"
+            message = (
+                f"unknown key; did you mean {near[0]!r}?" if near else f"unknown key; known keys: {', '.join(known)}"
+            )
         yield f"{where} = {problem['input']!r}: {message}"

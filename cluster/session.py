@@ -7,7 +7,6 @@ with the `with`; a cluster stays, and gets this project's code for the workers, 
 import logging
 import os
 import shlex
-import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -19,7 +18,7 @@ from typing import Any
 from cluster import code
 from cluster.keys import ensure_token, in_environment, ray_environment, require_token, token_file
 from cluster.node import QUIET
-from cluster.profile import AUTO, LOCAL, Profile
+from cluster.profile import AUTO, LOCAL, Profile, check_answers
 
 _QUIET = QUIET | {
     "RAY_AIR_NEW_OUTPUT": "0",  # its other output engine prints a box even when told to be silent
@@ -91,7 +90,7 @@ def _cluster(profile: Profile) -> Iterator[None]:
     if _in_ray_job():
         address = os.environ.get("RAY_ADDRESS", AUTO)  # as the cluster's own hosts call it
     if address != AUTO:
-        _check_answers(address)
+        check_answers(address, f"--on {profile.name}: address")
     token = require_token(token_file(profile.security.token_path))
     with in_environment(ray_environment(token, profile.security.tls_dir)), tempfile.TemporaryDirectory() as folder:
         import ray
@@ -117,18 +116,6 @@ def _in_ray_job() -> bool:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0][:200]
-
-
-def _check_answers(address: str) -> None:
-    """Ray itself tries for half a minute before it says that no one is there."""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
-    except OSError as error:
-        raise ValueError(
-            f"address = {address!r}: nothing answers there ({error.strerror or error}); start the head "
-            "(`sweep cluster up --host …`), or mend the address in the profile"
-        ) from error
 
 
 def slots(profile: Profile, nodes: list[Mapping[str, float]]) -> Slots:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster import Profile, load_profile
+from cluster import Profile, load_profile, ray_session
 from sweep.records import Journal, Tables, find_run, from_journal, write_tables
 from sweep.records.journal import ENDED, FAILED, FILE_NAME, PENDING, RUNNING
 from sweep.studies import Study, load_study, study_from_dict
@@ -92,8 +92,8 @@ def _prepared(study: Study, folder: Path, profile: Profile, resume: bool, log: L
     from sweep.tracking import preflight
 
     _refuse_unless_fitting(study, folder, resume)
-    if study.tracking.uri:
-        preflight(study.tracking.uri)
+    if given := study.tracking.uri or profile.tracking.uri:
+        preflight(given)
     data = driver.prepare_data(study)
     log(f"data: Fashion-MNIST from {next(iter(data.values())).source}, checksums right")
     existing = (folder / FILE_NAME).exists()
@@ -146,10 +146,12 @@ def _differences(old: Any, new: Any, at: str = "") -> Iterator[str]:
         yield f"{at} ({old!r} became {new!r})"
 
 
-def tracking_uri(study: Study, folder: Path) -> str:
+def _tracking_uri(study: Study, profile_uri: str, recorded: str | None, folder: Path) -> str:
+    """Where the study says, else the profile; else the server that has the sweep already; else the run directory."""
     from sweep.tracking import default_tracking_uri
 
-    return study.tracking.uri or default_tracking_uri(folder)
+    server = recorded if recorded and recorded.startswith("http") else ""
+    return study.tracking.uri or profile_uri or server or default_tracking_uri(folder)
 
 
 def _train(journal: Journal, study: Study, folder: Path, profile: Profile, data: Any, watch: Watch, log: Log) -> None:
@@ -158,17 +160,19 @@ def _train(journal: Journal, study: Study, folder: Path, profile: Profile, data:
     from sweep.tracking import Outbox
 
     switch = driver.StopSwitch(journal)
-    outbox = Outbox(folder, tracking_uri(study, folder), experiment=study.name)
+    uri = _tracking_uri(study, profile.tracking.uri, journal.get("tracking_uri"), folder)
+    outbox = Outbox(folder, uri, experiment=study.name)
     outbox.start()
     error: BaseException | None = None
     try:
         if journal.unfinished():
             log("starting Ray")
             # In this order: Ray installs handlers of its own, which would abort the process at a SIGTERM.
-            with driver.ray_session(profile, folder) as slots, _stop_on_signals(switch):
-                log(f"training, {slots.concurrent} trials at a time")
+            with ray_session(profile, folder) as slots, _stop_on_signals(switch):
+                where = f" on {slots.num_nodes} hosts" if slots.num_nodes > 1 else ""
+                log(f"training, {slots.concurrent} trials at a time{where}")
                 with watch(folder):
-                    driver.run(journal, study, folder, data, slots, switch)
+                    driver.run(journal, study, folder, profile, data, slots, switch)
         finished = not journal.unfinished()
         artifacts = _conclude(journal, folder) if finished else {}
     except BaseException as raised:  # delivered first, then raised: no run may be left RUNNING
@@ -305,7 +309,8 @@ def _summary(journal: Journal, folder: Path, *, wall_s: float) -> Summary:
     return Summary(
         run_dir=str(folder),
         study=study.name,
-        tracking_uri=meta.get("tracking_uri") or tracking_uri(study, folder),
+        tracking_uri=meta.get("tracking_uri")
+        or _tracking_uri(study, meta.get("profile", {}).get("tracking", {}).get("uri", ""), None, folder),
         experiment_id=meta.get("experiment_id"),
         parent_run_id=meta.get("parent_run_id"),
         trials={outcome: counts[outcome] for outcome in (*ENDED, PENDING, RUNNING)},

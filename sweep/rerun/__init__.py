@@ -80,6 +80,7 @@ def _chosen_and_trained(
     from sweep.rerun.full_scale import check_workers, train_at_full_scale
     from sweep.rerun.result import FOLDER, keep, read
     from sweep.rerun.workplace import open_workplace
+    from sweep.scheduling.driver import sweep_id
 
     progress = progress or (lambda stage, result: None)
     candidates = choose(tables, best)
@@ -91,9 +92,8 @@ def _chosen_and_trained(
             done = replace(done, candidate=known[0], candidates=tuple(known))
             keep(done)
         return done
-    sweep_id = f"{tables.metadata.get('study_hash', 'sweep')}-{tables.metadata['created_at_ms']}"
     scales = sorted({candidate.scale for candidate in candidates})
-    with open_workplace(study, folder, profile, sweep_id=sweep_id, scales=scales) as place:
+    with open_workplace(study, folder, profile, sweep_id=sweep_id(tables.metadata), scales=scales) as place:
         check_workers(workers, place)
         if confirms:
             candidates = confirm(candidates, place, seeds=seeds, progress=progress)

@@ -11,19 +11,10 @@ from typing import Any
 
 from cluster import Profile, Slots, ray_session
 from sweep.rerun.result import FOLDER
+from sweep.scheduling.driver import shared
 from sweep.studies import Study
-from sweep.training.data import DataFiles, prepare
-from sweep.training.store import Store, open_store
-
-
-@dataclass(frozen=True)
-class LocalData:
-    """Images that lie where every worker can map them."""
-
-    by_name: dict[str, DataFiles]
-
-    def files(self, name: str) -> DataFiles:
-        return self.by_name[name]
+from sweep.training.data import prepare
+from sweep.training.store import Store
 
 
 @dataclass(frozen=True)
@@ -57,7 +48,6 @@ def open_workplace(
         resolutions[scale] = next(one.resolution for one in study.scale if one.name == scale)
         resolutions[full_scale(scale)] = resolution_at_full_scale(study, scale)
     files = {name: prepare(path=study.data.path, resolution=pixels) for name, pixels in resolutions.items()}
-    storage = profile.storage
-    place = f"{storage.checkpoints.rstrip('/')}/{sweep_id}" if storage.checkpoints else str(run_dir / FOLDER)
     with ray_session(profile, run_dir) as slots:
-        yield Workplace(study, run_dir, slots, LocalData(files), lambda name: open_store(place, name, storage.endpoint))
+        images, stores = shared(profile, files, run_dir / FOLDER, f"{sweep_id}/{FOLDER}")
+        yield Workplace(study, run_dir, slots, images, stores)

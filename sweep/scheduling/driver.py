@@ -6,25 +6,21 @@ that a resumed sweep is no special case. Tune's own experiment state goes to a s
 """
 
 import fcntl
-import logging
 import os
 import platform
-import secrets
-import shlex
 import shutil
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from cluster import Profile, machine
+from cluster import Profile, Slots, git_commit, machine
+from cluster.profile import LOCAL
 from sweep.records import Journal
 from sweep.scheduling.forecast import forecast
 from sweep.studies import Study
@@ -32,28 +28,6 @@ from sweep.training.data import DataFiles, prepare
 
 CHECKPOINTS = "checkpoints"
 _LOCK = ".lock"
-_QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # Ray's workers would run at nice 15, and a trial beside any other program crawl.
-    "RAY_worker_niceness": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # its other output engine prints a box even when told to be silent
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_RESULT_BUFFER_LENGTH": "1",
-    # A snapshot of the experiment is of no use to us and costs driver time with each trial.
-    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
-}
-_OBJECT_STORE_BYTES = 200_000_000
-
-
-@dataclass(frozen=True)
-class Slots:
-    """How many trials run at once, and what each occupies."""
-
-    concurrent: int
-    cpus_per_trial: float
-    gpus_per_trial: float
 
 
 @contextmanager
@@ -141,118 +115,38 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def git_commit() -> str | None:
-    """The commit of this project's own checkout, "+" where it is changed; None from an installed wheel."""
-    here = Path(__file__).resolve().parent
-    try:
-        top, commit, changes = (
-            subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True).stdout
-            for arguments in (
-                ["rev-parse", "--show-toplevel"],
-                ["rev-parse", "HEAD"],
-                ["status", "--porcelain", "--untracked-files=no"],
-            )
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    if Path(top.strip()) != here.parents[1]:
-        return None  # a checkout of something else in which this package happens to be installed
-    return commit.strip() + ("+" if changes else "")
-
-
-@contextmanager
-def ray_session(profile: Profile, run_dir: Path) -> Iterator[Slots]:
-    """A Ray of our own in this process, ended with it; answers how many trials fit at once.
-
-    Ray listens on every address of the machine, so its ports want a token: no one else there or on the network can
-    run code through them (CVE-2023-48022). Ray's own way would leave the token readable in the home directory.
-    """
-    os.environ.update({key: value for key, value in _QUIET.items() if key not in os.environ})
-    import ray
-
-    with _token(run_dir):
-        ray.init(
-            address="local",
-            num_cpus=profile.num_cpus or None,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            runtime_env={
-                # Ray hands it to a shell: a path with a space or a quote must come quoted.
-                "py_executable": shlex.quote(sys.executable),
-                "env_vars": {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
-            },
-        )
-        try:
-            yield _slots(profile, ray.cluster_resources())
-        finally:
-            ray.shutdown()
-
-
-@contextmanager
-def _token(run_dir: Path) -> Iterator[None]:
-    """Make Ray want a token of this session's own; leaves the environment as it was."""
-    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
-
-    path = run_dir / ".ray-token"
-    with _open_private(path) as file:
-        file.truncate()
-        file.write(secrets.token_hex(32))
-    names = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_TOKEN")
-    before = {name: os.environ.pop(name, None) for name in names}
-    os.environ.update({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)})
-
-    def look_again() -> None:  # Ray reads both once, when it is imported
-        Config.initialize("")
-        AuthenticationTokenLoader.instance().reset_cache()
-
-    look_again()
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
-        look_again()
-        path.unlink(missing_ok=True)
-
-
-def _slots(profile: Profile, resources: dict[str, float]) -> Slots:
-    cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
-    gpus_per_trial = float(gpus > 0) if profile.gpus_per_trial == "auto" else profile.gpus_per_trial
-    concurrent = int(cpus / profile.cpus_per_trial)
-    if gpus_per_trial:
-        concurrent = min(concurrent, int(gpus / gpus_per_trial))
-    if concurrent < 1:
-        raise ValueError(
-            f"profile {profile.name!r}: cpus_per_trial = {profile.cpus_per_trial:g} and gpus_per_trial = "
-            f"{gpus_per_trial:g} do not fit this machine ({cpus:g} CPUs, {gpus:g} GPUs); lower them"
-        )
-    return Slots(concurrent, profile.cpus_per_trial, gpus_per_trial)
-
-
 def run(
-    journal: Journal, study: Study, run_dir: Path, data: dict[str, DataFiles], slots: Slots, stop: Callable[[], bool]
+    journal: Journal,
+    study: Study,
+    run_dir: Path,
+    profile: Profile,
+    data: dict[str, DataFiles],
+    slots: Slots,
+    stop: Callable[[], bool],
 ) -> None:
-    """Train everything that the journal says is unfinished. Returns early when `stop()` turns true."""
+    """Train everything that the journal says is unfinished. Returns early when `stop()` turns true.
+
+    Raises `ValueError` before the first trial where a host of the cluster cannot take part.
+    """
     import ray.tune as tune
 
     from sweep.scheduling.tune import JournalCallback, JournalScheduler, StopOnRequest, TrialTrainable
-    from sweep.training import checkpoint
 
     unfinished = [row["trial_id"] for row in journal.unfinished()]
     if not unfinished or stop():
         return
-    scheduler = JournalScheduler(
-        journal, study.stopping, ended=lambda trial_id: checkpoint.remove(run_dir / CHECKPOINTS / trial_id)
-    )
-    trainable = tune.with_resources(
-        tune.with_parameters(TrialTrainable, settings=_worker_settings(journal, study, run_dir, data)),
-        {"CPU": slots.cpus_per_trial, "GPU": slots.gpus_per_trial},
-    )
-    with _scratch(run_dir) as scratch:
+    images, stores = shared(profile, data, run_dir / CHECKPOINTS, sweep_id(journal.meta()))
+    # Clearing away can mean many requests to a bucket: not while Tune waits for a decision.
+    with _scratch(run_dir) as scratch, ThreadPoolExecutor(1) as sweeper:
+
+        def ended(trial_id: str) -> None:
+            sweeper.submit(stores(trial_id).clear)
+
+        scheduler = JournalScheduler(journal, study.stopping, ended)
+        trainable = tune.with_resources(
+            tune.with_parameters(TrialTrainable, settings=_worker_settings(journal, study, images, stores, slots)),
+            {"CPU": slots.cpus_per_trial, "GPU": slots.gpus_per_trial},
+        )
         tune.Tuner(
             trainable,
             param_space={"trial_id": tune.grid_search(unfinished)},
@@ -272,6 +166,25 @@ def run(
         ).fit()
 
 
+def sweep_id(meta: dict[str, Any]) -> str:
+    """Tells sweeps apart in storage that they share: the study and when its journal was made."""
+    return f"{meta['study_hash']}-{meta['created_at_ms']}"
+
+
+def shared(profile: Profile, data: dict[str, DataFiles], checkpoints: Path, sweep_id: str) -> tuple[Any, Any]:
+    """Images and stores as the workers of this profile reach them; a cluster's hosts are examined first.
+
+    `checkpoints`: the folder of this host to use where the profile names no storage.
+    """
+    from sweep.scheduling import hosts, sharing
+
+    if profile.address == LOCAL and not profile.storage.checkpoints:
+        return sharing.Images(data), sharing.local_stores(checkpoints)
+    stores = sharing.share_stores(profile.storage, checkpoints, sweep_id)
+    hosts.examine_hosts(stores)
+    return sharing.share_images(data), stores
+
+
 @contextmanager
 def _scratch(run_dir: Path) -> Iterator[Path]:
     """Where Tune keeps a state that we never read; what a killed driver left there goes first."""
@@ -283,13 +196,12 @@ def _scratch(run_dir: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _worker_settings(journal: Journal, study: Study, run_dir: Path, data: dict[str, DataFiles]) -> Any:
+def _worker_settings(journal: Journal, study: Study, images: Any, stores: Any, slots: Slots) -> Any:
     from sweep.scheduling.tune import TrialSpec, WorkerSettings
 
     return WorkerSettings(
         trials={
-            row["trial_id"]: TrialSpec(row["architecture"], row["seed"], data[row["scale"]])
-            for row in journal.unfinished()
+            row["trial_id"]: TrialSpec(row["architecture"], row["seed"], row["scale"]) for row in journal.unfinished()
         },
         recipe=study.recipe,
         num_epochs=study.stopping.max_epochs,
@@ -297,7 +209,9 @@ def _worker_settings(journal: Journal, study: Study, run_dir: Path, data: dict[s
         num_validation=study.data.num_validation,
         num_classes=study.data.num_classes,
         split_seed=study.seed,
-        checkpoints=run_dir / CHECKPOINTS,
+        images=images,
+        stores=stores,
+        gpus_per_trial=slots.gpus_per_trial,
     )
 
 

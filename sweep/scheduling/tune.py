@@ -21,6 +21,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from sweep.records import DecisionRow, EpochRow, Journal
 from sweep.records.journal import COMPLETED, DIVERGED, RUNNING, STOPPED
 from sweep.scheduling.asha import CONTINUE, STOP, Asha, next_rung
+from sweep.scheduling.sharing import Images, Stores
 from sweep.studies import Recipe, Stopping
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -28,11 +29,11 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 @dataclass(frozen=True)
 class TrialSpec:
-    """What a worker needs to know of one trial; `files` are the arrays of its scale's resolution."""
+    """What a worker needs to know of one trial."""
 
     architecture: str
     seed: int
-    files: Any  # sweep.training.data.DataFiles: not imported here, it would cost the driver torch
+    scale: str
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,19 @@ class WorkerSettings:
     num_validation: int
     num_classes: int
     split_seed: int
-    checkpoints: Path
+    images: Images
+    stores: Stores
+    gpus_per_trial: float
 
 
 class TrialTrainable(tune.Trainable):
     """One epoch a step. Reused from trial to trial, for importing torch can cost more than a trial."""
 
     def setup(self, config: dict[str, Any], settings: WorkerSettings) -> None:  # type: ignore[override]
+        from sweep.training.device import limit_to_share
+
         self._settings = settings
+        limit_to_share(settings.gpus_per_trial)
         self._results = self._begin(config["trial_id"])
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -67,30 +73,32 @@ class TrialTrainable(tune.Trainable):
         from sweep.spaces import Architecture
         from sweep.training import checkpoint
         from sweep.training.data import open_split
+        from sweep.training.device import explained
         from sweep.training.trial import Trial
 
         settings, spec = self._settings, self._settings.trials[trial_id]
         split = open_split(
-            spec.files,
+            settings.images.files(spec.scale),
             num_train=settings.num_train,
             num_validation=settings.num_validation,
             seed=settings.split_seed,
         )
-        trial = Trial(
-            Architecture.from_json(spec.architecture),
-            settings.recipe,
-            split,
-            num_epochs=settings.num_epochs,
-            seed=spec.seed,
-            num_classes=settings.num_classes,
-        )
-        folder = settings.checkpoints / trial_id
-        resumed = checkpoint.load_newest(folder, trial)
-        if resumed is not None:
-            yield self._report(resumed)
-        for result in trial.run():
-            checkpoint.save(folder, trial, result)
-            yield self._report(result)
+        store = settings.stores(trial_id)
+        with explained(settings.gpus_per_trial):
+            trial = Trial(
+                Architecture.from_json(spec.architecture),
+                settings.recipe,
+                split,
+                num_epochs=settings.num_epochs,
+                seed=spec.seed,
+                num_classes=settings.num_classes,
+            )
+            resumed = checkpoint.load_newest(store, trial)
+            if resumed is not None:
+                yield self._report(resumed)
+            for result in trial.run():
+                checkpoint.save(store, trial, result)
+                yield self._report(result)
 
     @staticmethod
     def _report(result: Any) -> dict[str, Any]:

@@ -144,9 +144,18 @@ def _download(folder: Path) -> Path:
 
 def _arrays_intact(files: DataFiles) -> bool:
     return all(
-        array.is_file() and _sum_file(array).is_file() and _sum_file(array).read_text() == _sha256(array)
+        _sum_file(array).is_file() and is_intact(array, recorded_digest(array))
         for array in (files.train_images, files.train_labels, files.test_images, files.test_labels)
     )
+
+
+def is_intact(array: Path, digest: str) -> bool:
+    return array.is_file() and _sha256(array) == digest
+
+
+def recorded_digest(array: Path) -> str:
+    """SHA-256 of the file as it was written."""
+    return _sum_file(array).read_text()
 
 
 def _sum_file(array: Path) -> Path:
@@ -172,8 +181,8 @@ def _build_arrays(payloads: dict[str, bytes], files: DataFiles, resolution: int)
             (False, files.test_images, files.test_labels),
         ):
             part = torchvision.datasets.FashionMNIST(scratch, train=train)
-            _save(images, _resize(part.data, resolution))
-            _save(labels, part.targets.numpy().astype(np.uint8))
+            save_array(images, _resize(part.data, resolution))
+            save_array(labels, part.targets.numpy().astype(np.uint8))
 
 
 def _resize(images, resolution: int) -> np.ndarray:
@@ -185,7 +194,8 @@ def _resize(images, resolution: int) -> np.ndarray:
     return np.concatenate([chunk.numpy() for chunk in chunks])
 
 
-def _save(path: Path, array: np.ndarray) -> None:
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write an array of the cache with its sum, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     with draft.open("wb") as file:

@@ -24,6 +24,7 @@ from sweep.models import build
 from sweep.spaces import Architecture
 from sweep.studies import Recipe, derive_seed
 from sweep.training.data import Split
+from sweep.training.device import pick_device
 from sweep.training.distributed import ALONE, Share
 
 _EVAL_BATCH = 500
@@ -47,10 +48,6 @@ class EpochResult:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
-
-
-def pick_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 class Trial:

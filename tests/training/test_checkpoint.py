@@ -7,6 +7,7 @@ import pytest
 
 from sweep.studies import Recipe
 from sweep.training import checkpoint
+from sweep.training.store import FolderStore
 from sweep.training.trial import Trial
 
 
@@ -14,7 +15,7 @@ from sweep.training.trial import Trial
 def saved(network, noise, tmp_path):
     trial = Trial(network, Recipe(batch_size=64), noise, num_epochs=4, seed=1)
     for result in trial.run():
-        checkpoint.save(tmp_path, trial, result)
+        checkpoint.save(FolderStore(tmp_path), trial, result)
     return tmp_path
 
 
@@ -28,7 +29,7 @@ def test_the_last_two_are_kept(saved):
 
 def test_the_newest_is_loaded(saved, network, noise):
     trial = fresh(network, noise)
-    assert checkpoint.load_newest(saved, trial).epoch == 4
+    assert checkpoint.load_newest(FolderStore(saved), trial).epoch == 4
     assert trial.epoch == 4
 
 
@@ -39,13 +40,13 @@ def test_a_damaged_one_gives_way_to_the_one_before(saved, network, noise, damage
     assert content != newest.read_bytes()
     newest.write_bytes(content)
     trial = fresh(network, noise)
-    assert checkpoint.load_newest(saved, trial).epoch == 3
+    assert checkpoint.load_newest(FolderStore(saved), trial).epoch == 3
     assert trial.epoch == 3
 
 
 def test_none_is_a_fresh_start(network, noise, tmp_path):
     trial = fresh(network, noise)
-    assert checkpoint.load_newest(tmp_path / "nothing", trial) is None
+    assert checkpoint.load_newest(FolderStore(tmp_path / "nothing"), trial) is None
     assert trial.epoch == 0
 
 
@@ -60,10 +61,5 @@ def test_a_pickle_that_would_run_code_does_not(network, noise, tmp_path):
     digest = hashlib.sha256(content).hexdigest()[:16]
     (tmp_path / f"epoch-0001.{digest}.pt").write_bytes(content)
     with pytest.raises(pickle.UnpicklingError):
-        checkpoint.load_newest(tmp_path, fresh(network, noise))
+        checkpoint.load_newest(FolderStore(tmp_path), fresh(network, noise))
     assert not canary.exists()
-
-
-def test_ended_trials_leave_none(saved):
-    checkpoint.remove(saved)
-    assert not saved.exists()

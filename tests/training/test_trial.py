@@ -9,6 +9,7 @@ import torch
 
 from sweep.studies import Recipe
 from sweep.training import checkpoint
+from sweep.training.store import FolderStore
 from sweep.training.trial import Trial, augment
 
 RECIPE = Recipe(batch_size=64, warmup_steps=5)
@@ -42,12 +43,12 @@ def test_resuming_gives_the_same_later_losses_bit_for_bit(network, fashion, tmp_
     whole = train(network, fashion, recipe=recipe)
     first = Trial(network, recipe, fashion, num_epochs=3, seed=1)
     for result in first.run():
-        checkpoint.save(tmp_path, first, result)
+        checkpoint.save(FolderStore(tmp_path), first, result)
         if result.epoch == stop_after:
             break
     torch.manual_seed(99)  # whatever the process did in between must not matter
     second = Trial(network, recipe, fashion, num_epochs=3, seed=1)
-    repeated = checkpoint.load_newest(tmp_path, second)
+    repeated = checkpoint.load_newest(FolderStore(tmp_path), second)
     assert figures([repeated]) == figures(whole[stop_after - 1 : stop_after])
     assert figures(second.run()) == figures(whole[stop_after:])
 

@@ -1,0 +1,149 @@
+"""Verbs that start nothing: what this machine has, what the design spaces are, what a study would cost."""
+
+import sys
+from typing import Any
+
+import click
+from rich.table import Table
+
+from sweep.cli.console import FAILURE, OK, as_json, emit_json, overrides, stderr, stdout
+
+
+@click.command()
+@as_json
+def doctor(as_json: bool) -> None:
+    """What this machine has: Python, torch, GPU, Ray, MLflow, data."""
+    from sweep.doctor import examine
+
+    checks = examine()
+    if as_json:
+        emit_json([vars(check) for check in checks])
+    else:
+        table = Table(box=None, padding=(0, 2), show_header=False)
+        for check in checks:
+            mark = "[green]ok[/]" if check.ok else "[red]missing[/]"
+            table.add_row(mark, check.name, check.found if check.ok else f"{check.found}\n→ {check.remedy}")
+        stdout().print(table)
+    sys.exit(OK if all(check.ok for check in checks) else FAILURE)
+
+
+@click.command()
+@click.argument("name", required=False)
+@as_json
+def spaces(name: str | None, as_json: bool) -> None:
+    """The design spaces: the rule that each adds, its exact size, its degrees of freedom."""
+    from sweep.spaces import SPACES, Ranges, get_space
+
+    chosen = [get_space(name)] if name else list(SPACES.values())
+    ranges = Ranges()
+    rows: list[dict[str, Any]] = [
+        {
+            "name": space.name,
+            "title": space.title,
+            "parent": space.parent,
+            "rule": space.rule.name if space.rule else None,
+            "claim": space.rule.claim if space.rule else None,
+            "citation": space.rule.citation if space.rule else None,
+            "size": space.size(ranges),
+            "degrees_of_freedom": space.degrees_of_freedom(ranges),
+        }
+        for space in chosen
+    ]
+    if as_json:
+        emit_json(rows[0] if name else rows)
+        return
+    if name:
+        table = Table(box=None, padding=(0, 2), show_header=False)
+        for key, value in rows[0].items():
+            table.add_row(
+                f"[dim]{key.replace('_', ' ')}[/]", f"{value:,}" if isinstance(value, int) else str(value or "–")
+            )
+        stdout().print(table)
+        return
+    table = Table(box=None, padding=(0, 2))
+    table.add_column("space")
+    table.add_column("adds the rule")
+    table.add_column("networks", justify="right")
+    table.add_column("freedom", justify="right")
+    for row in rows:
+        table.add_row(row["name"], row["rule"] or "–", f"{row['size']:,}", str(row["degrees_of_freedom"]))
+    stdout().print(table)
+    stderr().print(
+        "sizes are exact, for the ranges of the paper (224 pixels, 4 stages); `sweep spaces NAME` tells the claim",
+        soft_wrap=True,
+    )
+
+
+@click.command()
+@click.argument("arch")
+@click.option("--resolution", default=224, show_default=True, type=click.IntRange(min=1), help="Image size in pixels.")
+@click.option("--channels", default=3, show_default=True, type=click.IntRange(min=1), help="Image channels.")
+@click.option("--classes", default=1000, show_default=True, type=click.IntRange(min=1), help="Number of classes.")
+@as_json
+def show(arch: str, resolution: int, channels: int, classes: int, as_json: bool) -> None:
+    """Layer summary of ARCH: a named network, a YAML file, or a RegNet by its numbers.
+
+    For example regnetx_400mf, regnetx32, my_network.yaml or regnetx:d=22,w0=24,wa=24.48,wm=2.54,g=16
+    """
+    from sweep.spaces import complexity, layer_table, resolve
+
+    architecture = resolve(arch)
+    image = {"resolution": resolution, "channels": channels, "classes": classes}
+    total, layers = complexity(architecture, **image), layer_table(architecture, **image)
+    if as_json:
+        emit_json(
+            {
+                "id": architecture.id,
+                "architecture": architecture.to_dict(),
+                **vars(total),
+                "layers": [vars(layer) | {"output_shape": list(layer.output_shape)} for layer in layers],
+            }
+        )
+        return
+    table = Table(box=None, padding=(0, 2))
+    table.add_column("layer")
+    for heading in ("output", "flops", "parameters", "activations"):
+        table.add_column(heading, justify="right")
+    for layer in layers:
+        shape = " × ".join(map(str, layer.output_shape))
+        table.add_row(layer.name, shape, f"{layer.flops:,}", f"{layer.params:,}", f"{layer.activations:,}")
+    table.add_section()
+    table.add_row("total", "", f"{total.flops:,}", f"{total.params:,}", f"{total.activations:,}", style="bold")
+    stdout().print(f"{arch} ({architecture.id}), {channels} × {resolution} × {resolution} pixels, {classes} classes")
+    stdout().print(table)
+
+
+@click.command()
+@click.argument("study")
+@overrides
+@as_json
+def plan(study: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Trials, budgets, epochs and device-hours of STUDY, as a range. Starts nothing."""
+    from sweep.scheduling.forecast import forecast
+    from sweep.scheduling.population import draw_population
+    from sweep.studies import load_study
+
+    loaded = load_study(study, overrides)
+    trials, draws = draw_population(loaded)
+    cost = forecast(loaded, trials)
+    if as_json:
+        emit_json(
+            {"study": loaded.name, "study_hash": loaded.hash, **cost.to_dict(), "draws": [vars(draw) for draw in draws]}
+        )
+        return
+    console = stdout()
+    console.print(f"[bold]{loaded.name}[/] ({loaded.hash}): {loaded.question}", soft_wrap=True)
+    table = Table(box=None, padding=(0, 2), show_header=False)
+    rungs = ", ".join(map(str, cost.rung_epochs)) or "none"
+    stopped = f"rungs after epoch {rungs} of {cost.max_epochs}, about 1 in {loaded.stopping.reduction_factor} goes on"
+    table.add_row("trials", f"{cost.num_trials} ({loaded.trials_per_space} from each of {', '.join(loaded.spaces)})")
+    table.add_row(
+        "stopping", f"{stopped}, {loaded.stopping.audit_fraction:.0%} exempt by lottery" if cost.rung_epochs else "none"
+    )
+    table.add_row(
+        "epochs", f"{cost.epochs_low} to {cost.epochs_high} of {cost.epochs_if_all_completed} without stopping"
+    )
+    table.add_row("device-hours", f"{cost.device_hours_low:.2f} to {cost.device_hours_high:.2f} on {cost.device}")
+    drawn = ", ".join(f"{draw.space} {draw.num_draws:,}" for draw in draws)
+    table.add_row("draws", f"{drawn}; why the others were rejected: --json")
+    console.print(table)

@@ -1,0 +1,347 @@
+"""Verbs about one sweep, by its run directory: launch, status, stop, judge, report, rerun, ui, recover."""
+
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from sweep.cli.console import (
+    FAILURE,
+    OK,
+    STOPPED_EARLY,
+    as_json,
+    emit_json,
+    of_cluster,
+    on_profile,
+    overrides,
+    short_path,
+    stderr,
+    stdout,
+    stdout_kept_clean,
+)
+from sweep.cli.remote import follow
+
+
+@click.command()
+@click.argument("study")
+@click.option("--run-dir", type=click.Path(path_type=Path), help="Where the sweep lives.  [default: runs/STUDY]")
+@on_profile
+@overrides
+@click.option("--resume", is_flag=True, help="Go on with the sweep in the run directory; start it if there is none.")
+@as_json
+def launch(
+    study: str, run_dir: Path | None, profile: str, overrides: tuple[str, ...], resume: bool, as_json: bool
+) -> None:
+    """Run STUDY: train its population under early stopping, record, judge, report.
+
+    STUDY is a path or the name of a study that ships (sweep/studies). Ctrl-C once ends the sweep so that --resume
+    can go on with it.
+    """
+    from sweep import api, terminal
+    from sweep.studies import load_study
+
+    loaded = load_study(study, overrides)
+    console = stderr()
+    with stdout_kept_clean():
+        summary = api.launch(
+            loaded,
+            run_dir=run_dir,
+            profile=profile,
+            resume=resume,
+            watch=lambda folder: terminal.live(folder, console),
+            log=lambda message: console.print(f"[dim]·[/] {message}", soft_wrap=True),
+        )
+    if as_json:
+        emit_json(summary.to_dict())
+    else:
+        _print_summary(summary)
+    _explain_end(summary, console)
+
+
+def _print_summary(summary: Any, *, here: bool = True) -> None:
+    """`here`: its run directory is on this machine."""
+    from sweep import api, terminal
+
+    console = stdout()
+    if summary.finished and here:
+        console.print(terminal.verdict_table(api.judge(summary.run_dir)))
+        console.print()
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in summary.trials.items() if count)
+    share = summary.epochs_trained / summary.epochs_if_all_completed
+    console.print(
+        f"trials   {counts}; {summary.epochs_trained} epochs of {summary.epochs_if_all_completed} ({share:.0%}) "
+        f"in {terminal.duration(summary.wall_s)}",
+        soft_wrap=True,
+    )
+    if summary.best:
+        best = summary.best
+        console.print(
+            f"best     {best['error_pct']:.2f} % validation error after {best['epochs']} epochs: {best['trial_id']}",
+            soft_wrap=True,
+        )
+    if summary.report and here:
+        console.print(f"report   {summary.report}", soft_wrap=True)
+    if summary.tracking_uri.startswith("http"):
+        console.print(f"MLflow   {_mlflow_link(summary, summary.tracking_uri)}", soft_wrap=True)
+    elif here:
+        console.print(
+            f"MLflow   {summary.tracking_uri}  (read it with: sweep ui {short_path(summary.run_dir)})", soft_wrap=True
+        )
+
+
+def _mlflow_link(summary: Any, base_url: str) -> str:
+    from sweep.tracking import experiment_url
+
+    return experiment_url(base_url, summary.experiment_id or "0", summary.parent_run_id or "")
+
+
+def _explain_end(summary: Any, console: Console) -> None:
+    """Say what to do next, and leave with the exit code that tells what happened."""
+    short = short_path(summary.run_dir)
+    if not summary.finished:
+        console.print(f"stopped before its end; go on with: sweep launch {summary.study} --run-dir {short} --resume")
+        sys.exit(STOPPED_EARLY)
+    console.print(f"next     sweep ui {short}  ·  sweep rerun {short}", soft_wrap=True)
+    if summary.tracking_error:
+        console.print(f"MLflow lacks part of this sweep: {summary.tracking_error}", style="red", soft_wrap=True)
+        sys.exit(FAILURE)
+    if summary.trials["failed"]:
+        console.print(
+            f"{summary.trials['failed']} trials failed for a reason that is not their network's; "
+            f"see `sweep status {short}`",
+            style="red",
+            soft_wrap=True,
+        )
+        sys.exit(FAILURE)
+
+
+@click.command()
+@click.argument("run", metavar="RUN|JOB")
+@click.option("--watch", is_flag=True, help="Stay until the sweep ends.")
+@of_cluster
+@as_json
+def status(run: str, watch: bool, profile: str | None, as_json: bool) -> None:
+    """How the sweep in RUN stands, or the one that JOB runs on a cluster."""
+    from sweep import api, remote, terminal
+    from sweep.scheduling.driver import is_owned
+
+    if remote.is_job(run) or profile:
+        if watch:
+            raise ValueError(f"--watch: {run!r} runs on a cluster; follow it with `sweep attach {run}`")
+        known = remote.status(run, profile)
+    else:
+        folder = api.find_run(run)
+        if watch:
+            api.status(folder)  # refuses what is no sweep, before the view opens
+            terminal.follow(folder, stderr(), lambda: not is_owned(folder))
+        known = {**api.status(folder).to_dict(), "running": is_owned(folder), "failures": api.failures(folder)}
+    if as_json:
+        emit_json(known)
+    else:
+        _print_status(known)
+
+
+def _print_status(known: dict[str, Any]) -> None:
+    from sweep import api
+
+    if "trials" not in known:  # a job whose sweep has not begun, or never did
+        stdout().print(
+            f"[bold]{known['study']}[/] as {known['job']}: {known['job_status']}, {known['message']}", soft_wrap=True
+        )
+        return
+    job = f" as {known['job']}" if "job" in known else ""
+    state = "running" if known["running"] else "finished" if known["finished"] else "not running; go on with --resume"
+    stdout().print(f"[bold]{known['study']}[/]{job} in {known['run_dir']}: {state}", soft_wrap=True)
+    fields = api.Summary.__dataclass_fields__
+    _print_summary(api.Summary(**{key: value for key, value in known.items() if key in fields}), here=not job)
+    for failure in known["failures"]:
+        stdout().print(
+            f"[red]failed[/]   {failure['trial_id']}: {failure['failure'].strip().splitlines()[-1]}", soft_wrap=True
+        )
+
+
+@click.command()
+@click.argument("run", metavar="RUN|JOB")
+@of_cluster
+def stop(run: str, profile: str | None) -> None:
+    """Ask the sweep in RUN, or the one that JOB runs, to end so that it can be resumed."""
+    from sweep import api, remote
+    from sweep.scheduling.driver import is_owned
+
+    if remote.is_job(run) or profile:
+        remote.stop(run, profile)
+        folder: Path | str = run
+    else:
+        folder = api.find_run(run)
+        if not is_owned(folder):
+            raise ValueError(f"run: no sweep is running in {str(folder)!r}; there is nothing to stop")
+        api.stop(folder)
+    click.echo(f"asked the sweep in {folder} to stop; it ends when its trials have reported their epoch", err=True)
+
+
+@click.command()
+@click.argument("run")
+@as_json
+def judge(run: str, as_json: bool) -> None:
+    """Verdicts: which rules help, cost nothing, hurt, or are undecided."""
+    from sweep import api, terminal
+
+    verdicts = api.judge(run)
+    if as_json:
+        emit_json([verdict.to_dict() for verdict in verdicts])
+    else:
+        stdout().print(terminal.verdict_table(verdicts))
+
+
+@click.command()
+@click.argument("run")
+@as_json
+def report(run: str, as_json: bool) -> None:
+    """Write report.html (self-contained), tables and figure of RUN."""
+    from sweep import api
+
+    path = api.report(run)
+    if as_json:
+        emit_json({"report": str(path)})
+    else:
+        click.echo(path)
+
+
+@click.command()
+@click.argument("run", metavar="RUN|JOB")
+@click.option("--best", default=3, show_default=True, type=click.IntRange(min=1), help="How many to confirm first.")
+@click.option("--seeds", default=3, show_default=True, type=click.IntRange(min=1), help="Fresh seeds for each.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(min=1), help="Workers at full scale.")
+@on_profile
+@as_json
+def rerun(run: str, best: int, seeds: int, workers: int, profile: str, as_json: bool) -> None:
+    """Train the best configuration of RUN at full scale and open the test set, once; that of JOB on its cluster.
+
+    The best networks are confirmed with fresh seeds first, because the best of many is lucky; --best 1 --seeds 1
+    takes the sweep's word for it. Interrupted, the same command goes on.
+    """
+    from sweep import remote
+
+    if remote.is_job(run):
+        options = ["--best", best, "--seeds", seeds, "--workers", workers, *(["--json"] if as_json else [])]
+        follow(*remote.rerun(run, list(map(str, options))), as_json=False)
+    from sweep.rerun import rerun as rerun_best
+
+    console = stderr()
+
+    def progress(stage: str, result: Any) -> None:
+        error = (
+            "" if result.val_error_pct != result.val_error_pct else f", validation error {result.val_error_pct:.2f} %"
+        )
+        console.print(
+            f"[dim]·[/] {stage}: epoch {result.epoch}, training loss {result.train_loss:.3f}{error}, "
+            f"{result.train_time_s:.0f} s",
+            soft_wrap=True,
+        )
+
+    with stdout_kept_clean():
+        result, registered = rerun_best(
+            run, best=best, seeds=seeds, workers=workers, profile=profile, progress=progress
+        )
+    if as_json:
+        kept = {key: value for key, value in result.to_dict().items() if key != "history"}
+        emit_json({**kept, "architecture_id": result.candidate.architecture_id, **vars(registered)})
+        return
+    stdout().print(f"{result.candidate.trial_id} ({result.candidate.architecture_id})", soft_wrap=True)
+    stdout().print(_estimates_table(result))
+    alias = f"is the champion: {registered.why}" if registered.is_champion else f"is not the champion: {registered.why}"
+    stdout().print(
+        f"model    {registered.model}, version {registered.version}, {alias}\n"
+        f"report   {Path(result.directory).parents[1] / 'report.html'}\n"
+        f"weights  {result.directory}",
+        soft_wrap=True,
+    )
+
+
+def _estimates_table(result: Any) -> Table:
+    """Three estimates of one network; the interval is that of the choice of images, or of seeds."""
+    from sweep.statistics import estimates
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("estimate", no_wrap=True)
+    table.add_column("error", justify="right", no_wrap=True)
+    table.add_column(f"{100 * result.confidence:g} % interval", no_wrap=True)
+    table.add_column("grounds")
+    in_sweep, confirmed, full_scale = estimates(result.to_dict())
+    for name, estimate, grounds in (
+        ("in the sweep", in_sweep, f"{result.num_validation:,} validation images; the best of {result.num_networks}"),
+        ("confirmed", confirmed, f"the same budget, fresh seeds: {len(result.candidate.confirmed_error_pct)}"),
+        (
+            "at full scale",
+            full_scale,
+            f"{result.num_test:,} test images, {result.epochs} epochs on {result.num_train:,}",
+        ),
+    ):
+        if estimate is None:
+            table.add_row(name, "–", "–", "not confirmed")
+            continue
+        known = estimate.low_pct is not None
+        interval = f"{estimate.low_pct:.2f} to {estimate.high_pct:.2f}" if known else "–"
+        table.add_row(name, f"{estimate.error_pct:.2f} %", interval, grounds)
+    return table
+
+
+@click.command()
+@click.option("--from", "tracking_uri", required=True, metavar="TRACKING_URI", help="The MLflow that recorded it.")
+@click.option("--parent", required=True, metavar="RUN_ID", help="The run of the sweep.")
+@click.option("--run-dir", required=True, type=click.Path(path_type=Path), help="Where the journal is written.")
+@as_json
+def recover(tracking_uri: str, parent: str, run_dir: Path, as_json: bool) -> None:
+    """Rebuild the journal of a sweep whose run directory is lost, from what MLflow knows of it."""
+    from sweep.scheduling.recover import recover as recover_from
+
+    found = recover_from(tracking_uri, parent, run_dir.absolute())
+    for warning in found.warnings:
+        stderr().print(f"warning: {warning}", style="yellow", soft_wrap=True)
+    if as_json:
+        emit_json(found.to_dict())
+        return
+    stdout().print(
+        f"recovered {found.trials} trials with {found.epochs} epochs in {found.run_dir}; {found.unfinished} are left",
+        soft_wrap=True,
+    )
+    stderr().print(f"next     sweep launch STUDY --run-dir {short_path(found.run_dir)} --resume", soft_wrap=True)
+
+
+@click.command()
+@click.argument("run", required=False)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address that the server listens on.")
+@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535), help="Its port.")
+@click.option("--browser/--no-browser", default=True, help="Open the page in a browser.")
+def ui(run: str | None, host: str, port: int, browser: bool) -> None:
+    """The MLflow UI, opened where the sweep in RUN (default: the newest under runs) can be read."""
+    from sweep import api
+    from sweep.tracking import serve
+
+    summary = api.status(run or api.newest_run())
+    if summary.tracking_uri.startswith(("http://", "https://")):
+        click.echo(_mlflow_link(summary, summary.tracking_uri))
+        return
+    click.echo("starting the MLflow server (some seconds) …", err=True)
+    folder = Path(summary.run_dir)
+    server = serve(
+        summary.tracking_uri, folder / "mlartifacts", host=host, port=port, log_path=folder / "mlflow-server.log"
+    )
+    url = _mlflow_link(summary, f"http://{host}:{port}")
+    click.echo(url)
+    click.echo("Ctrl-C ends it", err=True)
+    # The server ends with this command, also where a service manager ends it.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(OK))
+    try:
+        if browser:
+            click.launch(url)
+        server.wait()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        server.terminate()
+        server.wait()
