@@ -33,7 +33,8 @@ quietly() {
 apt_install() {
     step "installing $* with apt-get"
     quietly apt-get update || true
-    quietly env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$@"
+    # In runlevel 1 a package starts no service: the tests start their own.
+    quietly env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install --yes --no-install-recommends "$@"
 }
 
 # ---- Python ----------------------------------------------------------------------------------------------------
@@ -167,10 +168,34 @@ ensure_data() {
     fi
 }
 
+# ---- programs --------------------------------------------------------------------------------------------------
+# What tests run as it is, and the Debian package that brings it (tests/needs.py says the same to a test that misses one).
+programs=(
+    ip:iproute2 unshare:util-linux postgres:postgresql psql:postgresql-client munged:munge slurmctld:slurm-wlm
+    prometheus:prometheus shellcheck:shellcheck
+)
+
+# Missing ones are no reason to stop: all other tests run without them.
+ensure_programs() {
+    local entry missing=() PATH=$PATH:/usr/sbin:/sbin folder
+    for folder in /usr/lib/postgresql/*/bin; do PATH=$PATH:$folder; done
+    for entry in "${programs[@]}"; do
+        has "${entry%%:*}" || missing+=("${entry#*:}")
+    done
+    if [ "${#missing[@]}" = 0 ]; then
+        step 'programs of the tests: installed already'
+    elif has apt-get && is_root; then
+        apt_install "${missing[@]}" || step "not installed: ${missing[*]}; tests that need them are left out"
+    else
+        step "tests that need these are left out: ${missing[*]}; with Debian or Ubuntu: sudo apt-get install ${missing[*]}"
+    fi
+}
+
 case "${1:-}" in
 base | dev)
     make_venv
     ensure_data
+    [ "$1" = base ] || ensure_programs
     install_packages "$1"
     ;;
 *) die "unknown step '${1:-}'" 'usage: .ci/setup.sh base | dev' ;;

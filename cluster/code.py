@@ -1,7 +1,7 @@
 """This project's own code: its commit, and the copy of it that travels to a cluster.
 
-A study that is submitted runs this code, not what happens to be installed on the hosts. From a checkout the tracked
-files go, as they stand ("+" behind the commit says that they differ from it); from an installed wheel its packages.
+A study that is submitted runs this code, not what happens to be installed on the hosts. From a checkout the packages'
+files go, as they stand, but for what git ignores; from an installed wheel its packages.
 """
 
 import shutil
@@ -18,12 +18,13 @@ def home() -> Path:
 
 
 def git_commit() -> str | None:
-    """The commit of this project's own checkout, "+" where it is changed; None from an installed wheel."""
+    """The commit of this project's own checkout, "+" where the packages differ from it; None from a wheel."""
     travelled = home() / _COMMIT_FILE
     if travelled.is_file():
         return travelled.read_text().strip() or None
     top, commit, changes = (
-        _git("rev-parse", "--show-toplevel"), _git("rev-parse", "HEAD"), _git("status", "--porcelain", "-uno")
+        _git("rev-parse", "--show-toplevel"), _git("rev-parse", "HEAD"),
+        _git("status", "--porcelain", "--untracked-files=normal", "--", *PACKAGES),
     )  # fmt: skip
     if top is None or commit is None or Path(top) != home():
         return None  # a checkout of something else in which this package happens to be installed

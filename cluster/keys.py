@@ -7,16 +7,24 @@ Ray of both. Ray reads that environment once, when it is imported, so it is set 
 import datetime
 import ipaddress
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cluster.profile import Security
 
+if TYPE_CHECKING:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric import ec
+
 DEFAULT_TOKEN_PATH = Security().token_path
 _CA, _CERT, _KEY = "ca.crt", "node.crt", "node.key"
+_CA_KEY, _CA_NAME = "ca.key", "designspace-sweep"
+_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*")
 _VALID_DAYS = 825
 
 
@@ -119,66 +127,101 @@ def make_certs(folder: Path, hosts: Iterable[str]) -> list[Path]:
     """A certificate authority in `folder`, and in a folder for each host its certificate, key and the authority's.
 
     The authority is kept if there is one, so that hosts can be added. Its key signs any host: it stays where it was
-    made. Valid for 825 days. Answers the hosts' folders. Raises `ValueError` where the folder cannot be written.
+    made. Valid for 825 days. Answers the hosts' folders. Raises `ValueError` where the folder cannot be written, or
+    where a host is neither an address nor a name.
     """
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.x509.oid import NameOID
-
-    def pem(key: ec.EllipticCurvePrivateKey) -> str:
-        return key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        ).decode()
-
-    now = datetime.datetime.now(datetime.UTC)
-
-    def builder(name: str, issuer: str, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
-        return (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))  # clocks of hosts differ
-            .not_valid_after(now + datetime.timedelta(days=_VALID_DAYS))
-        )
-
-    ca_name = "designspace-sweep"
+    names = {host: [_alternative_name(name) for name in (host, "127.0.0.1", "localhost")] for host in hosts}
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        ca_key_path, ca_path = folder / "ca.key", folder / _CA
-        if ca_key_path.exists():
-            loaded = serialization.load_pem_private_key(ca_key_path.read_bytes(), None)
-            assert isinstance(loaded, ec.EllipticCurvePrivateKey)
-            ca_key = loaded
-        else:
-            ca_key = ec.generate_private_key(ec.SECP256R1())
-            ca = builder(ca_name, ca_name, ca_key).add_extension(x509.BasicConstraints(True, 0), critical=True)
-            write_private(ca_key_path, pem(ca_key))
-            ca_path.write_bytes(ca.sign(ca_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
-        made = []
-        for host in hosts:
-            key = ec.generate_private_key(ec.SECP256R1())
-            alternatives = [_alternative_name(name) for name in (host, "127.0.0.1", "localhost")]
-            cert = builder(host, ca_name, key).add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
-            own = folder / host
-            own.mkdir(exist_ok=True, mode=0o700)
-            write_private(own / _KEY, pem(key))
-            (own / _CERT).write_bytes(cert.sign(ca_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
-            (own / _CA).write_bytes(ca_path.read_bytes())
-            made.append(own)
+        authority = _authority(folder)
+        return [_certify(folder, host, alternatives, authority) for host, alternatives in names.items()]
     except OSError as error:
         raise ValueError(
             f"certs: {str(folder)!r} cannot be written ({error.strerror}); choose another folder"
         ) from error
-    return made
 
 
-def _alternative_name(host: str):
+def _authority(folder: Path) -> "ec.EllipticCurvePrivateKey":
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    path = folder / _CA_KEY
+    if path.exists():
+        kept = serialization.load_pem_private_key(path.read_bytes(), None)
+        assert isinstance(kept, ec.EllipticCurvePrivateKey)
+        return kept
+    key = ec.generate_private_key(ec.SECP256R1())
+    signs_only = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
+    certificate = (
+        _certificate(_CA_NAME, key, key)
+        .add_extension(x509.BasicConstraints(True, 0), critical=True)
+        .add_extension(signs_only, critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / _CA).write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    write_private(path, _pem(key))
+    return key
+
+
+def _certify(
+    folder: Path, host: str, alternatives: "list[x509.GeneralName]", authority: "ec.EllipticCurvePrivateKey"
+) -> Path:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = (
+        _certificate(host, key, authority)
+        .add_extension(x509.BasicConstraints(False, None), critical=True)
+        .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+        .sign(authority, hashes.SHA256())
+    )
+    own = folder / host
+    own.mkdir(exist_ok=True, mode=0o700)
+    write_private(own / _KEY, _pem(key))
+    (own / _CERT).write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (own / _CA).write_bytes((folder / _CA).read_bytes())
+    return own
+
+
+def _certificate(
+    name: str, key: "ec.EllipticCurvePrivateKey", authority: "ec.EllipticCurvePrivateKey"
+) -> "x509.CertificateBuilder":
+    """What the authority's own and a host's have in common; the identifiers are for clients that check strictly."""
+    from cryptography import x509
+    from cryptography.x509.oid import NameOID
+
+    now = datetime.datetime.now(datetime.UTC)
+    subject, issuer = (x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, of[:64])]) for of in (name, _CA_NAME))
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))  # clocks of hosts differ
+        .not_valid_after(now + datetime.timedelta(days=_VALID_DAYS))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.public_key()), critical=False)
+    )
+
+
+def _pem(key: "ec.EllipticCurvePrivateKey") -> str:
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
+def _alternative_name(host: str) -> "x509.GeneralName":
     from cryptography import x509
 
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
+        if not _HOST_NAME.fullmatch(host):
+            raise ValueError(
+                f"--host {host!r}: is neither an address nor a host's name; write 10.0.0.10 or gpu-1.lan"
+            ) from None
         return x509.DNSName(host)

@@ -9,11 +9,12 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -45,9 +46,23 @@ _NODE_ENVIRONMENT = {
 }
 
 
+_STARTED: list[subprocess.Popen[bytes]] = []
+"""Nodes outlive this process, and Python complains of a child that is forgotten while it runs."""
+
+# A host may hold several nodes, of one user or of several: only the ports that people type are fixed. With Ray's own
+# fixed one for jobs, a second head comes up and takes none.
+_RAY_START = [
+    sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats",
+    "--dashboard-agent-listen-port=0",
+]  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Node:
-    """A node that was started on this host. `started_at_s`: the process's start, which tells it from a later one."""
+    """A node that was started on this host. `started_at_s`: the process's start, which tells it from a later one.
+
+    `tls_dir`: the certificates that it and whoever asks its cluster need, if any.
+    """
 
     kind: str
     host: str
@@ -56,6 +71,7 @@ class Node:
     pid: int
     started_at_s: float
     log: str
+    tls_dir: str = ""
 
     @property
     def process(self) -> psutil.Process | None:
@@ -106,10 +122,11 @@ def up(
     environment = ray_environment(ensure_token(token_file()), resources.tls_dir)
     command = [
         "--head", f"--port={port}", f"--node-ip-address={host}", "--include-dashboard=true",
-        f"--dashboard-host={host}", f"--dashboard-port={dashboard_port}", *resources.options(),
+        f"--dashboard-host={host}", f"--dashboard-port={dashboard_port}",
+        f"--ray-client-server-port={_free_port(host)}", *resources.options(),
     ]  # fmt: skip
     dashboard = f"http://{_bracketed(host)}:{dashboard_port}"
-    return _start("head", host, f"{_bracketed(host)}:{port}", dashboard, command, environment)
+    return _start("head", host, f"{_bracketed(host)}:{port}", dashboard, command, environment, resources.tls_dir)
 
 
 def join(address: str, host: str = "", resources: Resources = Resources()) -> Node:
@@ -122,8 +139,9 @@ def join(address: str, host: str = "", resources: Resources = Resources()) -> No
         raise ValueError(f"ADDRESS {address!r}: must be host:port of the head, such as 10.0.0.10:{GCS_PORT}")
     own = host or _own_address(head.strip("[]"), int(port))
     environment = ray_environment(require_token(token_file()), resources.tls_dir)
+    _check_tls(address, environment)
     command = [f"--address={address}", f"--node-ip-address={own}", *resources.options()]
-    return _start("worker", own, address, "", command, environment)
+    return _start("worker", own, address, "", command, environment, resources.tls_dir)
 
 
 def _check_port(name: str, host: str, port: int) -> None:
@@ -135,6 +153,12 @@ def _check_port(name: str, host: str, port: int) -> None:
         raise ValueError(
             f"{name} {port}: cannot be used on {host} ({error.strerror}); name another, or an address of this host"
         ) from error
+
+
+def _free_port(host: str) -> int:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
 
 
 def _own_address(head: str, port: int) -> str:
@@ -149,12 +173,44 @@ def _own_address(head: str, port: int) -> str:
         ) from error
 
 
+def _check_tls(address: str, environment: Mapping[str, str]) -> None:
+    """Raises `ValueError` where one side wants TLS and the other does not, or trusts others: Ray tries for minutes."""
+    host, _, port = address.rpartition(":")
+    wanted, refusal, speaks_tls = "RAY_TLS_CA_CERT" in environment, "", False
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["h2"])
+    if wanted:
+        context.load_verify_locations(environment["RAY_TLS_CA_CERT"])
+        context.load_cert_chain(environment["RAY_TLS_SERVER_CERT"], environment["RAY_TLS_SERVER_KEY"])
+    else:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with (
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5) as plain,
+            context.wrap_socket(plain, server_hostname=host.strip("[]")) as server,
+        ):
+            speaks_tls = True
+            if not server.recv(1):  # what it says of our certificate comes after the handshake
+                raise ConnectionResetError
+    except ssl.SSLCertVerificationError as error:
+        refusal = f"has a certificate that --tls-dir does not trust ({error.verify_message})"
+    except OSError:
+        if wanted and speaks_tls:
+            refusal = "does not trust the certificate in --tls-dir; make both with `sweep cluster certs` in one folder"
+        elif wanted:
+            refusal = "does not speak TLS; leave --tls-dir out, or start the head with it"
+        elif speaks_tls:
+            refusal = "wants TLS; name this host's folder of `sweep cluster certs` as --tls-dir"
+    if refusal:
+        raise ValueError(f"ADDRESS {address}: the head {refusal}")
+
+
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
 def _start(
-    kind: str, host: str, gcs_address: str, dashboard: str, options: list[str], security: dict[str, str]
+    kind: str, host: str, gcs_address: str, dashboard: str, options: list[str], security: dict[str, str], tls_dir: str
 ) -> Node:
     folder = _state_folder()
     log = folder / f"{kind}-{host}-{os.getpid()}.log"
@@ -165,13 +221,15 @@ def _start(
         before = set() if kind == "head" else _alive_nodes(gcs_address)
         with open(log, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats", *options],
+                [*_RAY_START, *options],
                 env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
                 start_new_session=True,
             )  # fmt: skip
+        _STARTED.append(process)
         node = Node(
-            kind, host, gcs_address, dashboard, process.pid, psutil.Process(process.pid).create_time(), str(log)
-        )
+            kind, host, gcs_address, dashboard, process.pid, psutil.Process(process.pid).create_time(), str(log),
+            tls_dir and str(Path(tls_dir).expanduser().absolute()),
+        )  # fmt: skip
         _note(node)
         try:
             _wait(
@@ -186,14 +244,31 @@ def _start(
 
 
 def _alive_nodes(gcs_address: str) -> set[Any]:
-    """The ids of the cluster's nodes that are alive; none where nothing answers."""
-    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+    """The ids of the cluster's nodes that are alive; none where nothing answers.
+
+    Raises `ValueError` where the token is another cluster's.
+    """
+    from ray.exceptions import AuthenticationError
 
     try:
-        found = GcsClient(address=gcs_address).get_all_node_info(timeout=5)
+        found = _gcs(gcs_address).get_all_node_info(timeout=5)
+    except AuthenticationError as error:
+        raise ValueError(
+            f"token: {os.environ['RAY_AUTH_TOKEN_PATH']!r} is not the one of the cluster at {gcs_address}; copy it "
+            "from the head (there: `sweep cluster token`), or name it in RAY_AUTH_TOKEN_PATH"
+        ) from error
     except Exception:  # Ray raises what gRPC raises; the caller waits for an answer
         return set()
     return {node_id for node_id, info in found.items() if info.state == 0}
+
+
+def _gcs(address: str) -> Any:
+    """The head's memory of its cluster. Asks the port first: where nothing listens, Ray itself tries for 40 s."""
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
+    return GcsClient(address=address)
 
 
 def members(node: Node) -> list[dict[str, Any]]:
@@ -201,11 +276,9 @@ def members(node: Node) -> list[dict[str, Any]]:
 
     Raises `RuntimeError` where the head does not answer.
     """
-    from ray._raylet import GcsClient  # type: ignore[attr-defined]
-
-    with in_environment(ray_environment(token_file())):
+    with in_environment(ray_environment(token_file(), node.tls_dir)):
         try:
-            gcs = GcsClient(address=node.gcs_address)
+            gcs = _gcs(node.gcs_address)
             found = gcs.get_all_node_info(timeout=5)
             usage = gcs.get_all_resource_usage(timeout=5).resource_usage_data.batch
         except Exception as error:  # what gRPC raises
@@ -299,6 +372,8 @@ def stop(node: Node) -> None:
         for left in alive:
             left.kill()
         psutil.wait_procs(alive, timeout=5)
+        for child in _STARTED:
+            child.poll()
     for path in _state_folder().glob(f"{node.kind}-{node.host}-{node.pid}.json"):
         path.unlink(missing_ok=True)
 

@@ -13,13 +13,13 @@ import urllib.request
 def main(arguments: list[str]) -> int:
     url = arguments[0] if arguments else os.environ.get("HEALTH_URL", "")
     if not url.startswith(("http://", "https://")):
-        print(f"healthy: {url!r} is no http(s) address; name one, or set HEALTH_URL", file=sys.stderr)
+        sys.stderr.write(f"healthy: {url!r} is no http(s) address; name one, or set HEALTH_URL\n")
         return 1
     try:
         # A proxy of the environment does not lead to this container's own network.
         urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=4).close()
     except (OSError, urllib.error.URLError) as error:
-        print(f"healthy: {url}: {error}", file=sys.stderr)
+        sys.stderr.write(f"healthy: {url}: {error}\n")
         return 1
     return 0
 

@@ -13,17 +13,17 @@ from botocore.exceptions import ClientError
 
 def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
-        print("usage: make-bucket NAME", file=sys.stderr)
+        sys.stderr.write("usage: make-bucket NAME\n")
         return 2
     store = boto3.client("s3", endpoint_url=os.environ.get("MLFLOW_S3_ENDPOINT_URL") or None)
     try:
         store.head_bucket(Bucket=arguments[0])
-        print(f"bucket {arguments[0]}: there already")
+        sys.stdout.write(f"bucket {arguments[0]}: there already\n")
     except ClientError as error:
         if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
             raise
         store.create_bucket(Bucket=arguments[0])
-        print(f"bucket {arguments[0]}: made")
+        sys.stdout.write(f"bucket {arguments[0]}: made\n")
     return 0
 
 
