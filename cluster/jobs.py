@@ -132,7 +132,7 @@ class JobServer:
             except (ConnectionError, OSError, RuntimeError) as error:
                 if time.monotonic() > patience:
                     raise RuntimeError(
-                        f"{self.address} has not answered for {_PATIENCE_S:.0f} s ({_first_line(error)}); look again with "
+                        f"{self.address} is silent for {_PATIENCE_S:.0f} s now ({_first_line(error)}); look again with "
                         f"`sweep attach {job_id}`; if the head is lost, `sweep recover` goes on from MLflow"
                     ) from error
             time.sleep(_LOOK_EVERY_S)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cluster.private import write_private
 from cluster.profile import Security
 
 if TYPE_CHECKING:
@@ -66,14 +67,6 @@ def require_token(path: Path) -> Path:
             "or name it in RAY_AUTH_TOKEN_PATH"
         )
     return ensure_token(path)
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write for this user alone, whole or not at all."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-    os.replace(draft, path)
 
 
 def ray_environment(token: Path, tls_dir: str = "") -> dict[str, str]:

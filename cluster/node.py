@@ -381,11 +381,11 @@ def stop(node: Node) -> None:
 def stay(node: Node) -> int:
     """Wait until the node ends by itself (answers 1) or this process is told to end: then it ends the node (0)."""
 
-    class _Told(Exception):
+    class _EndError(Exception):
         pass
 
     def told(number: int, frame: object) -> None:
-        raise _Told
+        raise _EndError
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, told)
@@ -393,7 +393,7 @@ def stay(node: Node) -> int:
         while node.process is not None:
             time.sleep(0.5)
         return 1
-    except _Told:
+    except _EndError:
         return 0
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):

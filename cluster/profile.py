@@ -197,4 +197,5 @@ def _explain(error: ValidationError) -> Iterator[str]:
             message = (
                 f"unknown key; did you mean {near[0]!r}?" if near else f"unknown key; known keys: {', '.join(known)}"
             )
-        yield f"{where} = {problem['input']!r}: {message}"
+        shown = "…" if where == "tracking.uri" else repr(problem["input"])  # it may hold a password
+        yield f"{where} = {shown}: {message}"

@@ -1,17 +1,12 @@
 """`running(processes)`: those that still run; a zombie that its parent has not reaped yet does not."""
 
-import time
 from collections.abc import Iterable
 
 import psutil
 
 
-def running(processes: Iterable[psutil.Process], grace_s: float = 0) -> list[psutil.Process]:
-    """Gives them `grace_s` seconds to end."""
-    deadline = time.monotonic() + grace_s
-    while (left := [process for process in processes if _runs(process)]) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return left
+def running(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    return [process for process in processes if _runs(process)]
 
 
 def _runs(process: psutil.Process) -> bool:

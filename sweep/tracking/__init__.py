@@ -4,6 +4,7 @@ from sweep.tracking.delivery import TrackingError, record_run
 from sweep.tracking.outbox import Outbox, deliver
 from sweep.tracking.preflight import default_tracking_uri, preflight, strip_credentials
 from sweep.tracking.server import experiment_url, run_url, serve
+from sweep.tracking.team import serve_team
 
 __all__ = [
     "Outbox",
@@ -15,5 +16,6 @@ __all__ = [
     "record_run",
     "run_url",
     "serve",
+    "serve_team",
     "strip_credentials",
 ]

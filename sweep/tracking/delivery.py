@@ -213,7 +213,7 @@ class Delivery:
         self._log_text(run_id, content.ORIGIN_FILE, json.dumps(origin, indent=1))
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, content.POPULATION_FILE)
-            pq.write_table(architectures_table(self.journal.trials()), path)
+            pq.write_table(architectures_table(map(dict, self.journal.trials())), path)
             self._client.log_artifact(run_id, str(path))
         self.journal.set_meta(**{ORIGIN_DELIVERED: run_id})
 

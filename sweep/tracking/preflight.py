@@ -108,25 +108,32 @@ def _check_server(uri: str, timeout_s: float) -> None:
     except requests.RequestException as error:
         reason = str(error).rpartition(": ")[2].strip("()\"' ")
         raise _refusal(uri, f"does not answer ({reason})", "start the MLflow server, or mend the address") from error
-    if answer.status_code == 401 or (answer.status_code == 403 and "host" not in answer.text.lower()):
-        raise _refusal(
-            uri,
-            f"refuses us ({answer.status_code})",
-            "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or write them to ~/.mlflow/credentials, or set "
-            "MLFLOW_TRACKING_TOKEN",
-        )
-    if answer.status_code == 403:
+    if answer.status_code == 403 and "host" in answer.text.lower():
         raise _refusal(
             uri,
             "refuses the host name that it is called by (403)",
-            "start it with `mlflow server --allowed-hosts` naming that host",
+            "start it with `mlflow server --allowed-hosts` (`sweep serve --allowed-host`) naming that host",
         )
+    if answer.status_code in (401, 403):
+        raise _refusal(uri, *_log_in_refused(answer.status_code))
     if not answer.ok or "json" not in answer.headers.get("content-type", ""):
         raise _refusal(
             uri,
             f"answers {answer.status_code}, but not as an MLflow server does",
             "name the address of an MLflow server",
         )
+
+
+def _log_in_refused(status: int) -> tuple[str, str]:
+    """What the server wants, and the remedy."""
+    logs_in = bool(_auth() or _headers())
+    if status == 403 and logs_in:
+        return "does not let this user read experiments (403)", "ask its administrator for permission, or log in anew"
+    what = "refuses this user and password" if logs_in else "wants a user and password"
+    return f"{what} ({status})", (
+        "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or write ~/.mlflow/credentials, or set "
+        "MLFLOW_TRACKING_TOKEN"
+    )
 
 
 def _auth() -> tuple[str, str] | None:

@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import deque
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -58,27 +59,43 @@ def serve(
     `ValueError` if the port is taken or there is no database, `TrackingError` if it does not answer in time.
     """
     _check_database_exists(tracking_uri)
+    environment = os.environ | {"MLFLOW_BACKEND_STORE_URI": tracking_uri}  # its password is for no command line
+    options = ["--artifacts-destination", str(artifacts_dir)]
+    return start_server(host, port, options, environment, log_path=log_path, timeout_s=timeout_s)
+
+
+def start_server(
+    host: str, port: int, options: Sequence[str], environment: Mapping[str, str], *, log_path: Path, timeout_s: float
+) -> subprocess.Popen[bytes]:
+    """What `serve` and a team's server share: one worker that runs no jobs, and the wait until it answers."""
     _check_port(host, port)
-    environment = os.environ | quiet_environment() | {
+    settings = {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_LOGGING_LEVEL": "ERROR",  # a client is told of errors by exceptions; a server can only log them
-        "MLFLOW_BACKEND_STORE_URI": tracking_uri,  # not on the command line, where others read the password
-    }  # fmt: skip
-    with open(log_path, "wb") as log:
+    }
+    with open(log_path, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as log:
         server = subprocess.Popen(
-            [
-                sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1",
-                "--artifacts-destination", str(artifacts_dir),
-            ],
-            env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+            [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1", *options],
+            env={**environment, **quiet_environment(), **settings},
+            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
         )  # fmt: skip
     try:
-        _wait_until_healthy(server, host, port, log_path, timeout_s)
+        _wait_until_healthy(server, local_url(host, port), log_path, timeout_s)
     except BaseException:
-        server.terminate()
-        server.wait()
+        end_server(server)
         raise
     return server
+
+
+def end_server(server: subprocess.Popen[bytes]) -> None:
+    server.terminate()
+    server.wait()
+
+
+def local_url(host: str, port: int) -> str:
+    """How this host reaches a server that listens on `host`."""
+    address = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{address}:{port}"
 
 
 def _check_database_exists(tracking_uri: str) -> None:
@@ -102,15 +119,12 @@ def _check_port(host: str, port: int) -> None:
             raise ValueError(f"--port {port}: cannot be used on {host} ({error.strerror}); name another one") from error
 
 
-def _wait_until_healthy(
-    server: subprocess.Popen[bytes], host: str, port: int, log_path: Path, timeout_s: float
-) -> None:
-    address = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+def _wait_until_healthy(server: subprocess.Popen[bytes], url: str, log_path: Path, timeout_s: float) -> None:
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline and server.poll() is None:
         try:
-            direct.open(f"http://{address}:{port}/health", timeout=2).close()
+            direct.open(f"{url}/health", timeout=2).close()
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
         else:

@@ -164,6 +164,7 @@ def test_a_worker_with_another_token_does_not_get_in(head, home, tmp_path):
         assert len([member for member in node.members(head) if member["alive"]]) == 1
 
 
+@pytest.mark.slow
 def test_down_ends_what_this_user_started_and_nothing_else(head, home, tmp_path, unrelated):
     with _user(tmp_path / "another user"):
         other = node.up(port=_free_port(), dashboard_port=_free_port(), resources=SMALL)

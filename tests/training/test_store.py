@@ -24,7 +24,8 @@ def bucket():
             "print(s.get_host_and_port()[1], flush=True); import sys; sys.stdin.read()"
         )
         server = subprocess.Popen(
-            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         )  # fmt: skip
         endpoint = f"http://127.0.0.1:{server.stdout.readline().strip()}"
         for _ in range(100):
