@@ -199,15 +199,18 @@ def serve(
     """A team's MLflow: accounts, a database, artifacts through the server, nothing open without a password."""
     from sweep.tracking import serve_team
 
+    # Before it starts: MLflow must not outlive this command.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(OK))
     server = serve_team(
         backend, artifacts, host=host, port=port, allowed_hosts=allowed_hosts, state=state, password_file=password_file,
         log_path=state / "server.log",
     )  # fmt: skip
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(OK))
     click.echo(f"http://{host}:{port}")
     stderr().print(f"user admin, password in {password_file or state / 'password'}; Ctrl-C ends it", soft_wrap=True)
     try:
-        server.wait()
+        if server.wait():
+            stderr().print(f"the server ended with code {server.returncode}; see {state / 'server.log'}", style="red")
+            sys.exit(FAILURE)
     except KeyboardInterrupt:
         pass
     finally:

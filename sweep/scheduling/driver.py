@@ -136,6 +136,8 @@ def run(
     if not unfinished or stop():
         return
     images, stores = shared(profile, data, run_dir / CHECKPOINTS, sweep_id(journal.meta()))
+    if journal.get("recovered_at_ms"):
+        _fit_checkpoints(journal, unfinished, stores)
     # Clearing away can mean many requests to a bucket: not while Tune waits for a decision.
     with _scratch(run_dir) as scratch, ThreadPoolExecutor(1) as sweeper:
 
@@ -164,6 +166,18 @@ def run(
                 stop=StopOnRequest(stop),
             ),
         ).fit()
+
+
+def _fit_checkpoints(journal: Journal, trials: list[str], stores: Callable[[str], Any]) -> None:
+    """Of a recovered sweep: a trial goes on from the epoch after its last known one at most, so that none is missed."""
+    from sweep.training import checkpoint
+
+    last_epochs = {trial_id: journal.last_epoch(trial_id) for trial_id in trials}
+    with ThreadPoolExecutor(16) as pool:  # a bucket takes its time to answer
+        for _ in pool.map(
+            lambda trial_id: checkpoint.forget_after(stores(trial_id), last_epochs[trial_id] + 1), trials
+        ):
+            pass
 
 
 def sweep_id(meta: dict[str, Any]) -> str:

@@ -150,7 +150,7 @@ def _replay(arrivals: list[Arrival], by_order: dict[int, TrialRow], stopping: St
             "cohort": trial.cohort,
             "rung_epochs": arrival.rung_epochs,
             "error_pct": arrival.error_pct,
-            "cutoff_pct": judgement.cutoff_pct,
+            "cutoff_pct": judgement.cutoff_pct if content.is_finite(judgement.cutoff_pct) else None,
             "would_stop": judgement.would_stop,
             "audited": trial.audited,
             "decision": STOP if judgement.would_stop and not trial.audited else CONTINUE,
@@ -196,7 +196,7 @@ def _trial_row(
     trial: TrialRow, run: RecalledRun | None, curve: Rows, judged: dict[int, dict[str, Any]], stopping: Stopping
 ) -> dict[str, Any]:
     if run is None:
-        return asdict(trial)
+        return asdict(trial) | {"outcome": PENDING}
     outcome = _outcome(run, curve, judged, stopping)
     return asdict(trial) | {
         "outcome": outcome,
@@ -246,7 +246,7 @@ def _contradictions(
     row: dict[str, Any], run: RecalledRun | None, curve: Rows, judged: dict[int, dict[str, Any]], stopping: Stopping
 ) -> Iterator[str]:
     """Where the decisions taken again, the log of arrivals and the outcomes told do not fit each other."""
-    trial_id, outcome = row["trial_id"], row.get("outcome", PENDING)
+    trial_id, outcome = row["trial_id"], row["outcome"]
     numbers = [epoch["epoch"] for epoch in curve]
     if numbers != list(range(1, len(numbers) + 1)):
         yield f"{trial_id} has the epochs {numbers} and none between"
@@ -259,7 +259,7 @@ def _contradictions(
         decision = judged.get(rung)
         if decision is None:
             yield f"{trial_id} has passed the rung of {rung} epochs, which the log of arrivals does not know"
-        elif decision["error_pct"] != epoch["val_error_pct"]:
+        elif decision["error_pct"] != epoch["val_error_pct"] and _came_with(epoch, decision):
             yield (
                 f"{trial_id} arrived at {rung} epochs with error {decision['error_pct']}, "
                 f"but its curve has {epoch['val_error_pct']}"
@@ -271,6 +271,12 @@ def _contradictions(
         yield f"{trial_id} was stopped after {len(numbers)} epochs, where the rule lets it go on"
     if outcome == COMPLETED and len(numbers) < stopping.max_epochs:
         yield f"{trial_id} is said to be completed after {len(numbers)} of {stopping.max_epochs} epochs"
+
+
+def _came_with(epoch: dict[str, Any], decision: dict[str, Any]) -> bool:
+    """Both were committed at one moment. Else the epoch was lost by an earlier recovery and trained again: the
+    decision was kept, and the error need not be the same one."""
+    return epoch["recorded_at_ms"] == decision["decided_at_ms"]
 
 
 def _warn_of_a_living_driver(recalled: Recalled, epochs: Rows, warnings: list[str]) -> None:

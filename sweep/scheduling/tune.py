@@ -139,6 +139,10 @@ class JournalScheduler(FIFOScheduler):
         trial_id, epoch = trial.config["trial_id"], result["epoch"]
         if epoch <= self._last_epoch.get(trial_id, 0):  # the epoch of a checkpoint, reported again
             return TrialScheduler.STOP if trial_id in self._ended_trials else TrialScheduler.CONTINUE
+        if epoch > self._last_epoch.get(trial_id, 0) + 1:
+            raise RuntimeError(
+                f"{trial_id} reports epoch {epoch} after {self._last_epoch.get(trial_id, 0)}: one is lost"
+            )
         rung = self._rung(result)
         recorded = None if rung is None else self._recorded.get((trial_id, rung))
         decision = None if rung is None or recorded is not None else self._decide(trial_id, rung, result)

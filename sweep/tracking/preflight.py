@@ -139,7 +139,14 @@ def _log_in_refused(status: int) -> tuple[str, str]:
 def _auth() -> tuple[str, str] | None:
     """As MLflow's client logs in: by the environment, each of the two else from its file of credentials."""
     file = configparser.ConfigParser(interpolation=None)
-    file.read(Path("~/.mlflow/credentials").expanduser())
+    path = Path("~/.mlflow/credentials").expanduser()
+    try:
+        file.read(path)
+    except configparser.Error:  # its text would repeat a line of the file, and that may be the password
+        raise ValueError(
+            f"tracking: {path} cannot be read as MLflow's file of credentials; its lines are [mlflow], "
+            "mlflow_tracking_username = …, mlflow_tracking_password = …"
+        ) from None
     name, password = (
         os.environ.get(key) or file.get("mlflow", key.lower(), fallback=None)
         for key in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")

@@ -120,23 +120,31 @@ def _find_parent(client: Any, tracking_uri: str, run_id: str) -> Any:
             f"--parent: the run {run_id!r} is not a sweep's"
             + (f"; name the run that it stands below, {above!r}" if above else "; name one with the tag kind = sweep")
         )
+    if parent.info.lifecycle_stage == "deleted":
+        raise ValueError(
+            f"--parent: the run {run_id!r} was deleted in MLflow; "
+            f"bring it back with `mlflow runs restore --run-id {run_id}`"
+        )
     return parent
 
 
 def _read_origin(client: Any, parent: Any) -> tuple[dict[str, Any], list[TrialRow]]:
-    run_id = parent.info.run_id
+    run_id, names = parent.info.run_id, (content.ORIGIN_FILE, content.POPULATION_FILE)
+    # Asked first: a store that does not answer now is another matter than one that has lost them.
+    if not {file.path for file in client.list_artifacts(run_id)}.issuperset(names):
+        raise ValueError(
+            f"--parent: the run {run_id!r} does not hold {' and '.join(names)}, from "
+            f"which a journal is rebuilt (its artifacts: {strip_credentials(parent.info.artifact_uri)}); bring "
+            "that place back, or launch the study anew: the same study draws the same population"
+        )
     with tempfile.TemporaryDirectory() as folder:
+        origin, population = (Path(client.download_artifacts(run_id, name, folder)) for name in names)
         try:
-            origin, population = (
-                Path(client.download_artifacts(run_id, name, folder))
-                for name in (content.ORIGIN_FILE, content.POPULATION_FILE)
-            )
             return json.loads(origin.read_text(encoding="utf-8")), read_population(population)
-        except Exception as error:
-            raise ValueError(
-                f"--parent: the run {run_id!r} does not hold {content.ORIGIN_FILE} and {content.POPULATION_FILE}, from "
-                f"which a journal is rebuilt (its artifacts: {strip_credentials(parent.info.artifact_uri)}); bring "
-                "that place back, or launch the study anew: the same study draws the same population"
+        except (ValueError, KeyError, TypeError) as error:
+            raise TrackingError(
+                f"tracking: {' or '.join(names)} of the run {run_id!r} is damaged ({error}); restore it from a backup, "
+                "or launch the study anew: the same study draws the same population"
             ) from error
 
 

@@ -4,7 +4,7 @@ In: the database's URI, where artifacts lie, and a folder for the server's own s
 answers nobody without a password and no host or origin that was not named.
 
 State, for its owner alone: `accounts.db` (MLflow's users and what they may see), `password` (the administrator's,
-unless it is kept elsewhere), `session.key` (signs the sign-up form) and `accounts.ini` (MLflow's settings for all this).
+unless it is kept elsewhere), `session.key` (signs the sign-up form) and `accounts.ini` (MLflow's settings for it).
 """
 
 import base64
@@ -49,6 +49,7 @@ def serve_team(
     with and without the server's. `password_file`: the administrator's password, else one is made and kept in `state`.
     Raises `ValueError` for what is named wrongly or does not answer, `TrackingError` if the server does not start.
     """
+    backend = _with_driver(backend)
     _check_backend(backend)
     _check_installed(artifacts)
     names = _host_names(host, port, allowed_hosts)
@@ -75,6 +76,15 @@ def serve_team(
 
 
 # -- what it is told ---------------------------------------------------------------------------------------------
+
+
+def _with_driver(backend: str) -> str:
+    """Which driver `postgresql://` means depends on SQLAlchemy's version: here it is one that is installed."""
+    plain = "postgresql://"
+    installed = [name for name in ("psycopg2", "psycopg") if importlib.util.find_spec(name)]
+    if backend.startswith(plain) and installed:
+        return f"postgresql+{installed[0]}://{backend.removeprefix(plain)}"
+    return backend
 
 
 def _check_backend(backend: str) -> None:
@@ -110,7 +120,7 @@ def _destination(artifacts: str) -> str:
 
 def _host_names(host: str, port: int, allowed_hosts: Iterable[str]) -> list[str]:
     """As they stand in a request's Host header: MLflow compares them letter by letter, port and all."""
-    names = {"localhost": None, "127.0.0.1": None}
+    names = {"localhost": None, "127.0.0.1": None, **({"[::1]": None} if _is_ipv6(host) else {})}
     for name in (host, *allowed_hosts):
         bracketed = f"[{name}]" if _is_ipv6(name) else name
         if not _HOST_NAME.fullmatch(bracketed):

@@ -29,6 +29,13 @@ def save(store: Store, trial: Trial, result: EpochResult) -> None:
         store.remove(stale)
 
 
+def forget_after(store: Store, epoch: int) -> None:
+    """Remove what lies beyond `epoch`: a journal rebuilt from MLflow may know less than the checkpoints."""
+    for name in store.names():
+        if (match := _NAME.fullmatch(name)) and int(match[1]) > epoch:
+            store.remove(name)
+
+
 def load_newest(store: Store, trial: Trial) -> EpochResult | None:
     """Restore the newest intact checkpoint into `trial`; answers its epoch's result, or None where there is none."""
     for digest, name in _list(store):

@@ -1,13 +1,17 @@
 """Journals as a sweep would write them, without a sweep: spaces, curves and outcomes are made up and repeatable."""
 
+import math
+import random
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from sweep.records.journal import EpochRow, Journal, TrialRow
 from sweep.spaces import Architecture, Stage, complexity
+from sweep.studies import study_from_dict
 
 SPACES = ("anynet_c", "anynet_d", "anynet_e", "regnet_x")
 STUDY = {
@@ -25,10 +29,16 @@ STUDY = {
 }
 
 
-def make_journal(run_dir: Path, *, spaces: tuple[str, ...] = ("regnet_x",), num: int = 3) -> Journal:
-    """A journal of pending trials, `num` of each space, named like `regnet_x-small-0000`."""
+# Draw -> the epoch in which its network diverges, and the draw whose worker fails after its first epoch.
+DIVERGES_IN, FAILS = {1: 3, 4: 1, 5: 2}, 2
+
+
+def make_journal(run_dir: Path, *, spaces: tuple[str, ...] = ("regnet_x",), num: int = 3, **stopping: Any) -> Journal:
+    """A journal of pending trials, `num` of each space, named like `regnet_x-small-0000`; `stopping`: settings of
+    the study that are to be others."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    meta = {"study": STUDY, "study_hash": "0123456789ab", "git_commit": "f" * 40}
+    study = STUDY | {"stopping": STUDY["stopping"] | stopping}
+    meta = {"study": study, "study_hash": "0123456789ab", "git_commit": "f" * 40}
     return Journal.create(run_dir, meta, _trials(spaces, num))
 
 
@@ -68,11 +78,66 @@ def train(journal: Journal, trial_id: str, errors_pct: list[float], outcome: str
         journal.record(row, None, outcome if epoch == begun + len(errors_pct) else "running")
 
 
+def result(trial_id: str, epoch: int, *, shift_pct: float = 0.0) -> dict[str, Any]:
+    """What a worker reports of an epoch: the error falls with the epochs; some trials diverge."""
+    draw = int(trial_id[-4:])
+    diverged = DIVERGES_IN.get(draw) == epoch
+    error_pct = random.Random(f"{trial_id} {epoch}").uniform(20, 90) / epoch + shift_pct
+    return {
+        "epoch": epoch, "train_loss": math.inf if diverged else error_pct / 30,
+        "val_loss": math.nan if diverged else error_pct / 25, "val_error_pct": math.nan if diverged else error_pct,
+        "learning_rate": 0.1 / epoch, "train_time_s": 2.0 + draw, "eval_time_s": 0.5, "diverged": diverged,
+        "host": f"host-{draw % 3}",
+    }  # fmt: skip
+
+
+class MadeUpSweep:
+    """A driver without workers: made-up results of three trials at a time, in random order, through the real
+    scheduler. As long-lived as a process: another one on the same journal is the sweep resumed."""
+
+    def __init__(self, journal: Journal, *, seed: int, shift_pct: float = 0.0):
+        from sweep.scheduling.tune import JournalScheduler
+
+        self._journal, self._shift_pct = journal, shift_pct
+        self._random = random.Random(seed)
+        stopping = study_from_dict(journal.get("study")).stopping
+        self._scheduler = JournalScheduler(journal, stopping, ended=lambda trial_id: None)
+        self._waiting = [row["trial_id"] for row in journal.unfinished()]
+        self._at_work: dict[str, int] = {}
+
+    def go_on(self, num_events: int = 100_000) -> None:
+        """So many starts and epochs, or all that are left."""
+        for _ in range(num_events):
+            if self._waiting and len(self._at_work) < 3:
+                self._start(self._waiting.pop(0))
+            elif self._at_work:
+                self._train(self._random.choice(sorted(self._at_work)))
+
+    def _start(self, trial_id: str) -> None:
+        self._scheduler.on_trial_started(trial_id)
+        last_epoch = self._at_work[trial_id] = self._journal.last_epoch(trial_id)
+        if last_epoch:  # the worker reports its checkpoint's epoch once more
+            self._report(trial_id, last_epoch)
+
+    def _train(self, trial_id: str) -> None:
+        if int(trial_id[-4:]) == FAILS and self._at_work[trial_id] == 1:
+            self._journal.fail(trial_id, "RuntimeError: the disk is 'full'\n" + "at its end\n" * 500)
+            del self._at_work[trial_id]
+            return
+        self._at_work[trial_id] += 1
+        if self._report(trial_id, self._at_work[trial_id]) == "STOP":
+            del self._at_work[trial_id]
+
+    def _report(self, trial_id: str, epoch: int) -> str:
+        trial = SimpleNamespace(config={"trial_id": trial_id})
+        return self._scheduler.on_trial_result(None, trial, result(trial_id, epoch, shift_pct=self._shift_pct))
+
+
 def asking(database: Path) -> Callable[..., list[tuple[Any, ...]]]:
-    """`ask(query, *values)` asks the database itself, not MLflow and not our code."""
+    """`ask(query, *values)` asks the database itself, not MLflow and not our code; what it changes stays changed."""
 
     def ask(query: str, *values: Any) -> list[tuple[Any, ...]]:
-        with closing(sqlite3.connect(database)) as db:
+        with closing(sqlite3.connect(database, isolation_level=None)) as db:
             return db.execute(query, values).fetchall()
 
     return ask

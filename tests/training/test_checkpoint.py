@@ -44,6 +44,13 @@ def test_a_damaged_one_gives_way_to_the_one_before(saved, network, noise, damage
     assert trial.epoch == 3
 
 
+def test_what_a_journal_does_not_know_of_is_forgotten(saved, network, noise):
+    checkpoint.forget_after(FolderStore(saved), 3)
+    assert checkpoint.load_newest(FolderStore(saved), fresh(network, noise)).epoch == 3
+    checkpoint.forget_after(FolderStore(saved), 2)
+    assert checkpoint.load_newest(FolderStore(saved), fresh(network, noise)) is None
+
+
 def test_none_is_a_fresh_start(network, noise, tmp_path):
     trial = fresh(network, noise)
     assert checkpoint.load_newest(FolderStore(tmp_path / "nothing"), trial) is None

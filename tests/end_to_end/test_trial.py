@@ -1,0 +1,182 @@
+"""A team's cluster from end to end, on hosts with networks of their own: a study is submitted from a laptop, a host is
+lost, the head is lost, the best network is trained by two hosts. Whatever happens, each trial ends with one run.
+
+The hosts: `services` (PostgreSQL, a bucket, MLflow on both), a head that trains nothing, two workers of one core each,
+a laptop that has a token and a profile. What is asserted is read from PostgreSQL and the journal by own SQL.
+"""
+
+import json
+import sqlite3
+import sys
+import time
+from contextlib import closing
+from types import SimpleNamespace
+
+import pytest
+from hosts import ROOT, hosts
+
+pytestmark = pytest.mark.slow
+
+SMALL = ("--object-store-memory", "100000000")
+SETTINGS = [
+    "trials_per_space=6", 'spaces=["anynet_c", "anynet_d"]', "data.num_train=4096", "data.num_validation=250",
+    "stopping.max_epochs=4", "stopping.grace_epochs=1", "stopping.reduction_factor=2", "judging.num_bootstrap=500",
+    "rerun.epochs=1",
+]  # fmt: skip
+OPTIONS = [word for setting in SETTINGS for word in ("--set", setting)]
+NUM_TRIALS = 12
+
+
+@pytest.fixture(scope="module")
+def net():
+    with hosts(("services", "head", "w1", "w2", "laptop")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def team(net):
+    """MLflow's address, and a way to ask PostgreSQL. The head alone can record: it alone has the password."""
+    services = net["services"]
+    run = services.popen(
+        [sys.executable, ROOT / "tests" / "team.py", services.home, services.address], stdout=-1, stderr=-3,
+        env={"PYTHONPATH": str(ROOT / "tests")},
+    )  # fmt: skip
+    known = json.loads(run.stdout.readline())
+    credentials = f"[mlflow]\nmlflow_tracking_username = admin\nmlflow_tracking_password = {known['password']}\n"
+
+    def may_record(host):
+        (host.home / ".mlflow").mkdir(mode=0o700, exist_ok=True)
+        (host.home / ".mlflow" / "credentials").write_text(credentials, encoding="utf-8")
+
+    def query(sql):
+        code = "import json, sys, psycopg2; c = psycopg2.connect(sys.argv[1]).cursor(); c.execute(sys.argv[2]);"
+        return json.loads(services.python(f"{code} print(json.dumps(c.fetchall()))", known["database"], sql).stdout)
+
+    yield SimpleNamespace(uri=known["uri"], may_record=may_record, query=query)
+    run.terminate()
+
+
+def start_cluster(head, workers, team, laptop, *head_options):
+    """A head, its workers, and the profile by which the laptop knows them."""
+    head.sweep("cluster", "up", "--host", head.address, *SMALL, *head_options)
+    team.may_record(head)
+    head.share_token(*workers, laptop)
+    for worker in workers:
+        worker.sweep("cluster", "join", f"{head.address}:6379", "--num-cpus", "1", *SMALL)
+    profile = laptop.home / f"{head.name}.toml"
+    profile.write_text(
+        f'name = "team"\naddress = "{head.address}:6379"\n[tracking]\nuri = "{team.uri}"\n', encoding="utf-8"
+    )
+    return profile
+
+
+def journal_of(host, name):
+    return host.home / "sweep-runs" / name / "journal.sqlite"
+
+
+def ask(path, sql):
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as journal:
+        return journal.execute(sql).fetchall()
+
+
+def wait_for(path, sql, timeout_s=120):
+    """Until the journal answers a row."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if path.exists() and (rows := ask(path, sql)):
+            return rows
+        time.sleep(0.1)
+    raise AssertionError(f"{path}: no row for {sql}")
+
+
+def assert_nothing_is_lost_or_doubled(path, team):
+    """Each trial has ended, with all its epochs once; MLflow has one run for each, ended, with each point once."""
+    trials = dict(ask(path, "SELECT trial_id, outcome FROM trials"))
+    assert len(trials) == NUM_TRIALS
+    assert set(trials.values()) <= {"completed", "stopped"}
+    curves = {trial_id: [] for trial_id in trials}
+    for trial_id, epoch in ask(path, "SELECT trial_id, epoch FROM epochs ORDER BY trial_id, epoch"):
+        curves[trial_id].append(epoch)
+    assert all(curve == list(range(1, len(curve) + 1)) and curve for curve in curves.values())
+    ((sweep_run,),) = ask(path, "SELECT value FROM meta WHERE key = 'parent_run_id'")
+    below = f"SELECT run_uuid FROM tags WHERE key = 'mlflow.parentRunId' AND value = '{json.loads(sweep_run)}'"
+    told = team.query(
+        "SELECT t.value, r.status, o.value FROM runs r "
+        "JOIN tags t ON t.run_uuid = r.run_uuid AND t.key = 'sweep.trial_id' "
+        f"JOIN tags o ON o.run_uuid = r.run_uuid AND o.key = 'outcome' WHERE r.run_uuid IN ({below})"
+    )
+    assert sorted((trial_id, outcome) for trial_id, _, outcome in told) == sorted(trials.items())
+    assert all(status == {"completed": "FINISHED", "stopped": "KILLED"}[outcome] for _, status, outcome in told)
+    points = team.query(
+        "SELECT t.value, m.step FROM metrics m JOIN tags t ON t.run_uuid = m.run_uuid AND t.key = 'sweep.trial_id' "
+        f"WHERE m.key = 'error_pct' AND m.run_uuid IN ({below}) ORDER BY 1, 2"
+    )
+    assert points == [[trial_id, epoch] for trial_id in sorted(curves) for epoch in curves[trial_id]]
+    ((status,),) = team.query(f"SELECT status FROM runs WHERE run_uuid = '{json.loads(sweep_run)}'")
+    assert status == "FINISHED"
+
+
+def test_a_sweep_survives_the_loss_of_a_host(net, team):
+    head, w1, w2, laptop = (net[name] for name in ("head", "w1", "w2", "laptop"))
+    profile = start_cluster(head, [w1, w2], team, laptop, "--num-cpus", "0")
+    job = laptop.sweep("submit", "quickstart", "--on", profile, "--detach", *OPTIONS).stdout.strip()
+    journal = journal_of(head, "quickstart")
+    # A trial that has shown two epochs on w1 and goes on there.
+    wait_for(
+        journal,
+        "SELECT 1 FROM epochs JOIN trials USING (trial_id) WHERE outcome = 'running' AND host = 'w1' AND epoch = 2",
+    )
+    w1.cut()
+    assert json.loads(laptop.sweep("status", job, "--json").stdout)["running"]
+    followed = laptop.sweep("attach", job, timeout=200)
+    assert "12/12 trials ended" in followed.stdout
+    assert_nothing_is_lost_or_doubled(journal, team)
+    moved = ask(
+        journal,
+        "SELECT trial_id, group_concat(epoch || host || attempt) FROM "
+        "(SELECT * FROM epochs ORDER BY epoch) JOIN trials USING (trial_id) WHERE attempts > 1 GROUP BY trial_id",
+    )
+    assert any("1w11" in curve and "w22" in curve for _, curve in moved), moved
+    head.sweep("cluster", "down")
+    w1.heal()
+
+
+def test_a_sweep_outlives_its_head(net, team):
+    head, w1, w2, laptop = (net[name] for name in ("head", "w1", "w2", "laptop"))
+    for worker in (w1, w2):
+        worker.sweep("cluster", "down")
+    profile = start_cluster(head, [w1, w2], team, laptop, "--num-cpus", "0")
+    study = [*OPTIONS, "--set", "seed=7"]
+    laptop.sweep("submit", "quickstart", "--on", profile, "--name", "outlives", "--detach", *study)
+    wait_for(journal_of(head, "outlives"), "SELECT 1 FROM epochs WHERE delivered = 1 LIMIT 1 OFFSET 4")
+    head.kill()
+    lost = ask(journal_of(head, "outlives"), "SELECT trial_id, epoch FROM epochs WHERE delivered = 1")
+
+    # Another host becomes the head. All that it has is MLflow.
+    for worker in (w1, w2):
+        worker.sweep("cluster", "down")
+    ((sweep_run,),) = team.query(
+        "SELECT r.run_uuid FROM runs r JOIN tags t ON t.run_uuid = r.run_uuid AND t.key = 'kind' AND t.value = 'sweep' "
+        "WHERE r.status = 'RUNNING'"
+    )
+    profile = start_cluster(w2, [w1], team, laptop, "--num-cpus", "1")
+    print(
+        w2.run(
+            [
+                "timeout",
+                "60",
+                sys.executable,
+                "-c",
+                "import faulthandler,sys; faulthandler.dump_traceback_later(40); sys.argv=['sweep', *sys.argv[1:]]; from sweep.cli import main; main()",
+                "recover",
+                "--from",
+                team.uri,
+                "--parent",
+                sweep_run,
+                "--run-dir",
+                w2.home / "sweep-runs" / "outlives",
+            ],
+            check=False,
+        ).stderr
+    )
+    assert 0
