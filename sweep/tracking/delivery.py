@@ -47,6 +47,10 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    # Through the server only, which alone is sure to reach the bucket: MLflow would hand out the bucket's own addresses
+    # and try them for minutes.
+    "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
+    "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "false",
 }
 # Two trials refused in one pass: the server is at fault, not a trial.
 _MAX_FAILURES_A_PASS = 2

@@ -116,10 +116,23 @@ def assert_nothing_is_lost_or_doubled(path, team):
     assert status == "FINISHED"
 
 
+def test_storage_that_hosts_do_not_share_is_refused_before_the_first_trial(net, team):
+    laptop = net["laptop"]
+    profile = start_cluster(net["head"], [net["w1"], net["w2"]], team, laptop, "--num-cpus", "0")
+    unshared = laptop.home / "unshared.toml"
+    unshared.write_text(profile.read_text() + '[storage]\ncheckpoints = "/tmp/checkpoints"\n')  # each host has its own
+    done = laptop.sweep("submit", "quickstart", "--on", unshared, "--name", "unshared", *OPTIONS, check=False)
+    assert done.returncode == 2
+    assert "storage.checkpoints = '/tmp/checkpoints" in done.stdout
+    assert "does not see what" in done.stdout
+    assert set(dict(ask(journal_of(net["head"], "unshared"), "SELECT trial_id, outcome FROM trials")).values()) == {
+        "pending"
+    }
+
+
 def test_a_sweep_survives_the_loss_of_a_host(net, team):
     head, w1, w2, laptop = (net[name] for name in ("head", "w1", "w2", "laptop"))
-    profile = start_cluster(head, [w1, w2], team, laptop, "--num-cpus", "0")
-    job = laptop.sweep("submit", "quickstart", "--on", profile, "--detach", *OPTIONS).stdout.strip()
+    job = laptop.sweep("submit", "quickstart", "--on", laptop.home / "head.toml", "--detach", *OPTIONS).stdout.strip()
     journal = journal_of(head, "quickstart")
     # A trial that has shown two epochs on w1 and goes on there.
     wait_for(

@@ -24,7 +24,8 @@ from sweep.cli import cli
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
 PAGES = ("README.md", "CHANGELOG.md", "docker/README.md")
-VERBS = ("doctor", "spaces", "show", "plan", "launch", "status", "stop", "judge", "report", "rerun", "ui")
+VERBS = ("doctor", "spaces", "show", "plan", "launch", "status", "stop", "judge", "report", "rerun", "ui",
+         "recover", "submit", "attach", "cluster", "serve")  # fmt: skip
 
 
 class Block(NamedTuple):
@@ -145,11 +146,15 @@ def complaint(words: list[str]) -> str | None:
     """What click says of a command line: its verb, its options and the number of its arguments, not their values."""
     if {"--help", "--version"} & set(words):
         return None
-    command = cli.commands.get(words[0]) if words else cli
-    if command is None:
-        return f"no verb {words[0]!r}"
+    command: click.Command | None = cli
+    while words and isinstance(command, click.Group):
+        command = command.commands.get(words[0])
+        if command is None:
+            return f"no verb {words[0]!r}"
+        words = words[1:]
+    assert command is not None
     try:
-        values, rest, _ = command.make_parser(click.Context(command)).parse_args(words[1:])
+        values, rest, _ = command.make_parser(click.Context(command)).parse_args(words)
     except click.UsageError as error:
         return error.format_message()
     arguments = [argument for argument in command.params if isinstance(argument, click.Argument) and argument.required]
@@ -169,6 +174,8 @@ def test_complaint_sees_what_is_wrong():
     assert complaint(["no-such-verb"])
     assert complaint(["plan", "quickstart", "another"])
     assert complaint(["plan"])
+    assert complaint(["cluster", "no-such-verb"])
+    assert complaint(["cluster", "join"])
     assert complaint(["plan", "quickstart", "--json"]) is None
 
 

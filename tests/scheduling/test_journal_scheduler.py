@@ -80,6 +80,16 @@ def test_an_epoch_reported_twice_is_ignored(journal):
     assert driver.ended == [T2]
 
 
+def test_an_epoch_that_is_missing_is_never_passed_over(journal):
+    """The checkpoints of a recovered sweep may know more than its journal."""
+    driver = Driver(journal)
+    driver.report(T1, 1)
+    before = epochs(journal), decided(journal)
+    with pytest.raises(RuntimeError, match=f"{T1} reports epoch 3 after 1"):
+        driver.report(T1, 3)
+    assert (epochs(journal), decided(journal)) == before
+
+
 def test_the_rungs_are_rebuilt_from_the_journal(journal):
     Driver(journal).report(T1, 1, val_error_pct=40.0)
     Driver(journal).report(T2, 1, val_error_pct=50.0)

@@ -79,12 +79,13 @@ class Lost:
             MadeUpSweep(journal, seed=seed, shift_pct=shift_pct).go_on(num_events)
         return self
 
-    def deliver(self, *, cut: int = 0, before: bool = False) -> "Lost":
-        """As the outbox does in one pass; `cut`: the request in which the driver or the server dies."""
+    def deliver(self, *, cut: int = 0, before: bool = False, meanwhile: Callable[[], object] = lambda: None) -> "Lost":
+        """As the outbox does in one pass; `cut`: the request in which the driver or the server dies. `meanwhile` is
+        done before each request."""
         delivery = Delivery(self.run_dir, self.uri, experiment=self.experiment)
         try:
             if cut:
-                delivery._client = DyingClient(connect(self.uri), cut, before)
+                delivery._client = DyingClient(connect(self.uri), cut, before, meanwhile)
             delivery.open(live=True)
             delivery.deliver(live=True)
         except ConnectionError:
@@ -121,11 +122,12 @@ class Lost:
 class DyingClient:
     """MLflow's client until the given request, which it makes or does not make before the connection is gone."""
 
-    def __init__(self, client: Any, num_requests: int, before: bool):
-        self._client, self._left, self._before = client, num_requests, before
+    def __init__(self, client: Any, num_requests: int, before: bool, meanwhile: Callable[[], object] = lambda: None):
+        self._client, self._left, self._before, self._meanwhile = client, num_requests, before, meanwhile
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def request(*args: Any, **kwargs: Any) -> Any:
+            self._meanwhile()
             self._left -= 1
             if self._left < 0 or (self._left == 0 and self._before):
                 raise ConnectionError(name)
@@ -348,6 +350,24 @@ def test_wherever_it_is_cut_a_consistent_prefix_is_recovered(tmp_path, uri, sql,
         parent,
     )
     assert open_runs == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_journal_that_grows_while_it_is_delivered_is_recovered_as_a_prefix(lost, uri, sql, seed):
+    """Each request finds the sweep one step further: no epoch may overtake the arrivals before it."""
+    chance = random.Random(seed)
+    lost.train(5).deliver()
+    parent = lost.parent()
+    with Journal.open(lost.run_dir) as journal:
+        sweep = MadeUpSweep(journal, seed=seed)
+        for cut in (1000, chance.randint(5, 40)):
+            lost.deliver(cut=cut, before=chance.random() < 0.5, meanwhile=lambda: sweep.go_on(1))
+    tables = [lost.table(name) for name in UNKNOWN]
+    lost.lose()
+    recover(uri, parent, lost.run_dir)
+    assert_prefix(lost, *tables)
+    lost.train(seed=9, shift_pct=1.0).finish()
+    assert_nothing_twice(sql, lost)
 
 
 def assert_prefix(lost: Lost, trials: list[dict], epochs: list[dict], decisions: list[dict]) -> None:

@@ -3,13 +3,16 @@
 The database is asked by SQL, not through MLflow.
 """
 
+import json
 import shutil
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
-from tracking.journal_maker import asking, make_journal, train
+from tracking.journal_maker import STUDY, MadeUpSweep, asking, make_journal, train
 
 from sweep.spaces import Architecture
 from sweep.tracking import default_tracking_uri, delivery, record_run
@@ -290,6 +293,63 @@ def test_the_sweep_run_says_what_it_is(journal, run_dir, sql):
     assert sql("SELECT name FROM datasets") == [("fashion_mnist",)]
     assert journal.get("tracking_uri") == default_tracking_uri(run_dir)
     assert b"canary" not in (run_dir / "mlflow.db").read_bytes()
+
+
+def test_what_a_lost_journal_is_rebuilt_from_is_there_from_the_beginning(journal, run_dir):
+    deliver(run_dir)
+    stored = run_dir / "mlartifacts" / journal.get("parent_run_id") / "artifacts"
+    origin = json.loads((stored / "sweep.json").read_text())
+    assert (origin["study"]["stopping"], origin["created_at_ms"]) == (STUDY["stopping"], journal.get("created_at_ms"))
+    assert origin["study"]["tracking"] == {"uri": "http://host"}
+    assert not {"tracking_uri", "parent_run_id", "origin_delivered"} & origin.keys()
+    drawn = pq.read_table(stored / "architectures.parquet", columns=["trial_id", "seed", "architecture"]).to_pylist()
+    assert drawn == [{key: row[key] for key in ("trial_id", "seed", "architecture")} for row in journal.trials()]
+
+
+def test_the_log_of_arrivals_is_the_journals_sequence(tmp_path, empty_database):
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    with make_journal(tmp_path, num=6, max_epochs=8) as journal:
+        sweep = MadeUpSweep(journal, seed=1)
+        for _ in range(4):
+            sweep.go_on(8)
+            deliver(tmp_path)
+        decisions, parent_id = journal.decisions(), journal.get("parent_run_id")
+        launch_order = {row["trial_id"]: row["launch_order"] for row in journal.trials()}
+        assert journal.get("arrivals_delivered") == len(decisions)
+    ask = asking(tmp_path / "mlflow.db")
+    points = ask("SELECT step, key, value, timestamp FROM metrics WHERE run_uuid = ? ORDER BY 1, 2", parent_id)
+    expected = []
+    for row in decisions:
+        values = {
+            "error_pct": row["error_pct"],
+            "rung_epochs": row["rung_epochs"],
+            "trial": launch_order[row["trial_id"]],
+        }
+        for key, value in values.items():
+            if value is not None:  # a trial that had diverged has no error
+                expected.append((row["arrival"], f"arrivals/{key}", value, row["decided_at_ms"]))
+    assert points == expected
+    assert any(row["error_pct"] is None for row in decisions)
+
+
+def test_the_last_host_and_the_attempts_are_tags(journal, run_dir, sql):
+    train(journal, T0, [40.0], "running")
+    journal.start_attempt(T0)
+    train(journal, T0, [30.0], "completed")
+    deliver(run_dir)
+    assert (runs(sql)[T0]["host"], runs(sql)[T0]["attempts"]) == ("local", "2")
+
+
+def test_a_request_too_long_is_cut_between_steps_and_tags_come_last():
+    sent: list[dict[str, Any]] = []
+    client = SimpleNamespace(log_batch=lambda run_id, **content: sent.append(content))
+    points = [(key, 1.0, 7, step) for step in range(500) for key in ("arrivals/trial", "arrivals/rung_epochs", "x")]
+    delivery.log_batch(client, "run", {}, points, {"outcome": "running"})
+    steps = [[point.step for point in request["metrics"]] for request in sent]
+    assert sum(map(len, steps)) == 1500
+    assert max(map(len, steps)) <= 1000
+    assert not set(steps[0]) & set(steps[1])
+    assert ["tags" in request for request in sent] == [False, True]
 
 
 def test_a_rerun_is_one_linked_run_however_often_it_is_recorded(journal, run_dir, sql, tmp_path):
