@@ -98,6 +98,6 @@ def test_a_host_with_another_torch_is_named(tmp_path, monkeypatch):
 
 
 def test_storage_that_cannot_be_written_is_named(tmp_path):
-    with pytest.raises(ValueError, match="cannot take part .*nothing"):
+    with pytest.raises(ValueError, match=r"cannot take part .*nothing"):
         hosts.examine_hosts(sharing.Stores("/proc/nothing"))
     assert ray.is_initialized()
