@@ -11,7 +11,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,7 @@ def _writable_cache() -> Path:
 
 @dataclass(frozen=True)
 class Stores:
-    """Opens the store of that name from any host. `keeper` carries blobs to a folder of the host `home`."""
+    """Names stores for any host. `keeper` carries blobs to a folder of the host `home`; None: all reach `place`."""
 
     place: str
     endpoint: str = ""
@@ -109,34 +109,40 @@ class Stores:
     keeper: Any = None
 
     def __call__(self, name: str) -> Store:
-        if self.keeper is None or _this_node() == self.home:
-            return open_store(self.place, name, self.endpoint)
-        return CarriedStore(self.keeper, name)
+        return SharedStore(self, name)
 
 
-class CarriedStore:
-    """A store on the driver's host, from another one."""
+class SharedStore:
+    """A store that may be made on one host and used on another: each operation looks where it is."""
 
-    def __init__(self, keeper: Any, name: str):
-        self._keeper, self._name = keeper, name
+    def __init__(self, stores: Stores, name: str):
+        self._stores, self._name = stores, name
 
     def names(self) -> list[str]:
-        return self._ask("names")
+        return self._do("names")
 
     def read(self, name: str) -> bytes:
-        return self._ask("read", name)
+        return self._do("read", name)
 
     def write(self, name: str, content: bytes) -> None:
-        self._ask("write", name, content)
+        self._do("write", name, content)
 
     def remove(self, name: str) -> None:
-        self._ask("remove", name)
+        self._do("remove", name)
 
     def clear(self) -> None:
-        self._ask("clear")
+        self._do("clear")
 
-    def _ask(self, operation: str, *arguments: Any) -> Any:
-        return ray.get(self._keeper.do.remote(self._name, operation, *arguments))
+    def _do(self, operation: str, *arguments: Any) -> Any:
+        stores = self._stores
+        if stores.keeper is None or _this_node() == stores.home:
+            return getattr(_opened(stores.place, self._name, stores.endpoint), operation)(*arguments)
+        return ray.get(stores.keeper.do.remote(self._name, operation, *arguments))
+
+
+@lru_cache(maxsize=64)  # a connection to a bucket is worth keeping
+def _opened(place: str, name: str, endpoint: str) -> Store:
+    return open_store(place, name, endpoint)
 
 
 class _Keeper:

@@ -21,7 +21,7 @@ SMALL = ("--object-store-memory", "100000000")
 SETTINGS = [
     "trials_per_space=6", 'spaces=["anynet_c", "anynet_d"]', "data.num_train=4096", "data.num_validation=250",
     "stopping.max_epochs=4", "stopping.grace_epochs=1", "stopping.reduction_factor=2", "judging.num_bootstrap=500",
-    "rerun.epochs=1",
+    "rerun.epochs=1", "recipe.batch_size=512",
 ]  # fmt: skip
 OPTIONS = [word for setting in SETTINGS for word in ("--set", setting)]
 NUM_TRIALS = 12

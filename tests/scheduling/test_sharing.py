@@ -11,7 +11,6 @@ from cluster.profile import Storage
 from sweep.scheduling import hosts, sharing
 from sweep.training import data
 from sweep.training.data import DataFiles
-from sweep.training.store import FolderStore
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -66,7 +65,6 @@ def test_a_host_whose_home_is_read_only_keeps_them_among_its_temporary_files(fil
 
 def test_checkpoints_are_carried_to_the_driver(tmp_path):
     stores = sharing.share_stores(Storage(), tmp_path, "sweep-1")
-    assert isinstance(stores("trial"), FolderStore), "on the driver's own host nothing is carried"
     far = sharing.Stores(stores.place, home="another host", keeper=stores.keeper)("trial")
     assert far.names() == []
     far.write("one", b"\0" * 1_000_000)
@@ -77,6 +75,14 @@ def test_checkpoints_are_carried_to_the_driver(tmp_path):
     assert (tmp_path / "trial" / "two").read_bytes() == b"2"
     far.clear()
     assert not (tmp_path / "trial").exists()
+
+
+def test_a_store_may_be_made_on_the_drivers_host_and_used_on_another(tmp_path, monkeypatch):
+    made_here = sharing.share_stores(Storage(), tmp_path, "sweep-1")("trial")
+    monkeypatch.setattr(sharing, "_this_node", lambda: "another host")
+    monkeypatch.setattr(sharing, "open_store", None)  # nothing of this host's own is touched
+    made_here.write("one", b"1")
+    assert (tmp_path / "trial" / "one").read_bytes() == b"1"
 
 
 def test_named_storage_keeps_sweeps_apart(tmp_path):
