@@ -24,6 +24,10 @@ PROFILE_FILE = "profile.toml"
 PENDING, RUNNING, SUCCEEDED, FAILED, STOPPED = "PENDING", "RUNNING", "SUCCEEDED", "FAILED", "STOPPED"
 _LOOK_EVERY_S = 0.5
 _PATIENCE_S = 60.0
+# They tell of each package that is packed, and of each connection that ends.
+_TALKERS = (
+    "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env.packaging",
+)  # fmt: skip
 # What a node that `sweep cluster up` started tells its jobs: the Python that has Ray and torch.
 _PYTHON = '"${SWEEP_PYTHON:-python3}"'
 
@@ -59,7 +63,8 @@ class JobServer:
         check_answers(self.address, f"--on {profile.name}: jobs")
         from ray.job_submission import JobSubmissionClient
 
-        logging.getLogger("ray").setLevel(logging.ERROR)  # it tells of each package that it packs
+        for name in _TALKERS:
+            logging.getLogger(name).setLevel(logging.ERROR)
         try:
             self._client = JobSubmissionClient(self.address, headers=authorization(token))
         except (ConnectionError, RuntimeError) as error:

@@ -117,6 +117,11 @@ def up(
             f"--host {host}: RAY_AUTH_MODE={os.environ['RAY_AUTH_MODE']} would let anyone who reaches this address run "
             "code here; unset it (the token is then asked for), or stay on 127.0.0.1"
         )
+    if resources.tls_dir and host in _LOOPBACK:
+        raise ValueError(
+            f"--host {host}: with TLS name this host's own address, which its certificate holds; Ray does not call "
+            "itself by 127.0.0.1"
+        )
     for name, number in (("--port", port), ("--dashboard-port", dashboard_port)):
         _check_port(name, host, number)
     environment = ray_environment(ensure_token(token_file()), resources.tls_dir)
@@ -341,17 +346,25 @@ def _note(node: Node) -> None:
 
 def nodes_here() -> list[Node]:
     """The nodes that this user started on this host and that are alive; notes of others are cleared away."""
-    own = {address.address for addresses in psutil.net_if_addrs().values() for address in addresses} | {"localhost"}
+    own = {address.address for addresses in psutil.net_if_addrs().values() for address in addresses}
     found = []
     for path in sorted(_state_folder().glob("*.json")):
         node = Node(**json.loads(path.read_text()))
-        if node.host not in own:
+        if not _addresses(node.host) & own:
             continue  # the home directory is shared, the host is another
         if node.process is None:
             path.unlink(missing_ok=True)
         else:
             found.append(node)
     return found
+
+
+def _addresses(host: str) -> set[str]:
+    """What a name stands for; a head may have been started by its name."""
+    try:
+        return {host} | {str(found[4][0]) for found in socket.getaddrinfo(host, None)}
+    except OSError:
+        return {host}
 
 
 def down() -> list[Node]:

@@ -278,7 +278,7 @@ def _estimates_table(result: Any) -> Table:
         (
             "at full scale",
             full_scale,
-            f"{result.num_test:,} test images, {result.epochs} epochs on {result.num_train:,}",
+            f"{result.num_test:,} test images, {result.epochs} epoch{'s' * (result.epochs != 1)} on {result.num_train:,}",
         ),
     ):
         if estimate is None:
