@@ -271,6 +271,7 @@ def _estimates_table(result: Any) -> Table:
     table.add_column("error", justify="right", no_wrap=True)
     table.add_column(f"{100 * result.confidence:g} % interval", no_wrap=True)
     table.add_column("grounds")
+    epochs = f"{result.epochs} epoch{'' if result.epochs == 1 else 's'}"
     in_sweep, confirmed, full_scale = estimates(result.to_dict())
     for name, estimate, grounds in (
         ("in the sweep", in_sweep, f"{result.num_validation:,} validation images; the best of {result.num_networks}"),
@@ -278,7 +279,7 @@ def _estimates_table(result: Any) -> Table:
         (
             "at full scale",
             full_scale,
-            f"{result.num_test:,} test images, {result.epochs} epoch{'s' * (result.epochs != 1)} on {result.num_train:,}",
+            f"{result.num_test:,} test images, {epochs} on {result.num_train:,}",
         ),
     ):
         if estimate is None:
