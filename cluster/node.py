@@ -27,6 +27,7 @@ from cluster.profile import DASHBOARD_PORT
 GCS_PORT = 6379
 _START_TIMEOUT_S = 90.0
 _STOP_TIMEOUT_S = 20.0
+_WORKER_PORTS = range(10_002, 20_000)
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -117,14 +118,14 @@ def up(
             f"--host {host}: RAY_AUTH_MODE={os.environ['RAY_AUTH_MODE']} would let anyone who reaches this address run "
             "code here; unset it (the token is then asked for), or stay on 127.0.0.1"
         )
+    for name, number in (("--port", port), ("--dashboard-port", dashboard_port)):
+        _check_port(name, host, number)
+    environment = ray_environment(ensure_token(token_file()), resources.tls_dir)
     if resources.tls_dir and host in _LOOPBACK:
         raise ValueError(
             f"--host {host}: with TLS name this host's own address, which its certificate holds; Ray does not call "
             "itself by 127.0.0.1"
         )
-    for name, number in (("--port", port), ("--dashboard-port", dashboard_port)):
-        _check_port(name, host, number)
-    environment = ray_environment(ensure_token(token_file()), resources.tls_dir)
     command = [
         "--head", f"--port={port}", f"--node-ip-address={host}", "--include-dashboard=true",
         f"--dashboard-host={host}", f"--dashboard-port={dashboard_port}",
@@ -150,6 +151,10 @@ def join(address: str, host: str = "", resources: Resources = Resources()) -> No
 
 
 def _check_port(name: str, host: str, port: int) -> None:
+    if port in _WORKER_PORTS:
+        raise ValueError(
+            f"{name} {port}: Ray's workers take {_WORKER_PORTS.start} to {_WORKER_PORTS.stop - 1}; name another"
+        )
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

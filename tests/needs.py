@@ -14,6 +14,9 @@ import pytest
 
 PACKAGES = {
     "ip": "iproute2",
+    "setpriv": "util-linux",
+    "curl": "curl",
+    "pg_isready": "postgresql-client",
     "nsenter": "util-linux",
     "unshare": "util-linux",
     "runuser": "util-linux",

@@ -41,7 +41,7 @@ def postgres(
     password: str | None = None,
     database: str = "postgres",
 ) -> Iterator[str]:
-    """`listen`: hosts of its network get in as well, with the password. A port or password that is not named is drawn."""
+    """`listen`: hosts of its network get in as well, with the password. Without a port or password: one is drawn."""
     programs = needs("initdb", "postgres")
     own = Path(tempfile.mkdtemp(prefix="postgres-"))
     try:

@@ -16,7 +16,7 @@ import requests
 from processes import running
 
 from cluster import node
-from cluster.keys import token_file
+from cluster.keys import make_certs, token_file
 from cluster.node import Node, Resources
 
 SMALL = Resources(num_cpus=1, object_store_memory=80_000_000)
@@ -222,6 +222,18 @@ def test_a_worker_without_a_token_is_refused(user):
 def test_certificates_that_are_not_there_are_refused(user, tmp_path):
     with pytest.raises(ValueError, match=r"tls_dir = .*: ca.crt is missing"):
         node.up(port=_free_port(), dashboard_port=_free_port(), resources=replace(SMALL, tls_dir=str(tmp_path)))
+
+
+def test_tls_wants_the_hosts_own_address(user, tmp_path):
+    (certificates,) = make_certs(tmp_path, ["127.0.0.1"])
+    with pytest.raises(ValueError, match=r"--host 127\.0\.0\.1: with TLS name this host's own address"):
+        node.up(port=_free_port(), dashboard_port=_free_port(), resources=replace(SMALL, tls_dir=str(certificates)))
+
+
+@pytest.mark.parametrize("port", [10_002, 19_999])
+def test_ports_of_rays_workers_are_refused(user, port):
+    with pytest.raises(ValueError, match=rf"--port {port}: Ray's workers take 10002 to 19999"):
+        node.up(port=port, dashboard_port=_free_port(), resources=SMALL)
 
 
 def test_what_ray_itself_refuses_is_told_in_its_words(user):
