@@ -2,6 +2,6 @@
 
 from cluster.code import git_commit
 from cluster.profile import Profile, load_profile, shipped_profiles
-from cluster.session import Slots, ray_session
+from cluster.session import Slots, check_cluster, ray_session
 
-__all__ = ["Profile", "Slots", "git_commit", "load_profile", "ray_session", "shipped_profiles"]
+__all__ = ["Profile", "Slots", "check_cluster", "git_commit", "load_profile", "ray_session", "shipped_profiles"]

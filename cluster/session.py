@@ -84,14 +84,25 @@ def _local(profile: Profile, run_dir: Path) -> Iterator[None]:
             token.unlink(missing_ok=True)
 
 
-@contextmanager
-def _cluster(profile: Profile) -> Iterator[None]:
-    address = profile.address
-    if _in_ray_job():
-        address = os.environ.get("RAY_ADDRESS", AUTO)  # as the cluster's own hosts call it
+def check_cluster(profile: Profile) -> tuple[str, Path]:
+    """The address of a profile's Ray and the file of its token, "" and no file's for a Ray of one's own.
+
+    Raises `ValueError` where nothing answers there, this host has no token, or certificates are missing.
+    """
+    if profile.address == LOCAL:
+        return "", Path()
+    # Within a job it is the one that the cluster's own hosts know.
+    address = os.environ.get("RAY_ADDRESS", AUTO) if _in_ray_job() else profile.address
     if address != AUTO:
         check_answers(address, f"--on {profile.name}: address")
     token = require_token(token_file(profile.security.token_path))
+    ray_environment(token, profile.security.tls_dir)
+    return address, token
+
+
+@contextmanager
+def _cluster(profile: Profile) -> Iterator[None]:
+    address, token = check_cluster(profile)
     with in_environment(ray_environment(token, profile.security.tls_dir)), tempfile.TemporaryDirectory() as folder:
         import ray
 

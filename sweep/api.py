@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster import Profile, load_profile, ray_session
+from cluster import Profile, check_cluster, load_profile, ray_session
 from sweep.records import Journal, Tables, find_run, from_journal, write_tables
 from sweep.records.journal import ENDED, FAILED, FILE_NAME, PENDING, RUNNING
 from sweep.studies import Study, load_study, study_from_dict
@@ -92,6 +92,7 @@ def _prepared(study: Study, folder: Path, profile: Profile, resume: bool, log: L
     from sweep.tracking import preflight
 
     _refuse_unless_fitting(study, folder, resume)
+    check_cluster(profile)
     if given := study.tracking.uri or profile.tracking.uri:
         preflight(given)
     data = driver.prepare_data(study)

@@ -179,3 +179,22 @@ def test_version_and_help(sweep_cli):
         done = sweep_cli(verb, "--help")
         assert done.returncode == 0
         assert len(done.stdout.splitlines()) > 3
+
+
+def test_a_cluster_that_does_not_answer_is_refused_before_anything_is_written(sweep_cli, tmp_path):
+    done = sweep_cli("launch", "quickstart", "--on", "127.0.0.1:1", "--run-dir", tmp_path / "run")
+    assert done.returncode == 2
+    assert "address = '127.0.0.1:1': nothing answers there" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_study_is_not_submitted_to_a_profile_without_a_job_server(sweep_cli):
+    done = sweep_cli("submit", "quickstart", "--on", "laptop")
+    assert done.returncode == 2
+    assert "has no job server" in done.stderr
+
+
+def test_a_job_that_nobody_submitted_here_is_named(sweep_cli):
+    done = sweep_cli("attach", "quickstart-abcdef")
+    assert done.returncode == 2
+    assert "was not submitted from this folder (known here: none)" in done.stderr
