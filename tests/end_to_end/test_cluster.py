@@ -7,6 +7,7 @@ a laptop that has a token and a profile. What is asserted is read from PostgreSQ
 
 import json
 import sqlite3
+import subprocess
 import sys
 import time
 from contextlib import closing
@@ -61,13 +62,19 @@ def start_cluster(head, workers, team, laptop, *head_options):
     head.sweep("cluster", "up", "--host", head.address, *SMALL, *head_options)
     team.may_record(head)
     head.share_token(*workers, laptop)
-    for worker in workers:
-        worker.sweep("cluster", "join", f"{head.address}:6379", "--num-cpus", "1", *SMALL)
+    at_once(workers, "cluster", "join", f"{head.address}:6379", "--num-cpus", "1", *SMALL)
     profile = laptop.home / f"{head.name}.toml"
     profile.write_text(
         f'name = "team"\naddress = "{head.address}:6379"\n[tracking]\nuri = "{team.uri}"\n', encoding="utf-8"
     )
     return profile
+
+
+def at_once(hosts, *arguments):
+    """The same `sweep` command on several hosts side by side: each waits for Ray rather than works."""
+    command = [sys.executable, "-m", "sweep", *arguments]
+    running = [host.popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for host in hosts]
+    assert [process.wait(timeout=120) for process in running] == [0] * len(running)
 
 
 def journal_of(host, name):
@@ -156,8 +163,7 @@ def test_a_sweep_survives_the_loss_of_a_host(net, team):
 
 def test_a_sweep_outlives_its_head(net, team):
     head, w1, w2, laptop = (net[name] for name in ("head", "w1", "w2", "laptop"))
-    for worker in (w1, w2):
-        worker.sweep("cluster", "down")
+    at_once([w1, w2], "cluster", "down")
     profile = start_cluster(head, [w1, w2], team, laptop, "--num-cpus", "0")
     study = [*OPTIONS, "--set", "seed=7"]
     laptop.sweep("submit", "quickstart", "--on", profile, "--name", "outlives", "--detach", *study)
@@ -166,8 +172,7 @@ def test_a_sweep_outlives_its_head(net, team):
     lost = ask(journal_of(head, "outlives"), "SELECT trial_id, epoch FROM epochs WHERE delivered = 1")
 
     # Another host becomes the head. All that it has is MLflow.
-    for worker in (w1, w2):
-        worker.sweep("cluster", "down")
+    at_once([w1, w2], "cluster", "down")
     ((sweep_run,),) = team.query(
         "SELECT r.run_uuid FROM runs r JOIN tags t ON t.run_uuid = r.run_uuid AND t.key = 'kind' AND t.value = 'sweep' "
         "WHERE r.status = 'RUNNING'"

@@ -7,9 +7,12 @@ from sweep.training import device
 
 
 def test_a_network_that_does_not_fit_says_what_to_change():
-    with pytest.raises(
-        RuntimeError, match=r"does not fit into 0\.25 of a card \(gpus_per_trial = 0\.25.*raise it.*batch_size"
-    ), device.explained(0.25):
+    with (
+        pytest.raises(
+            RuntimeError, match=r"does not fit into 0\.25 of a card \(gpus_per_trial = 0\.25.*raise it.*batch_size"
+        ),
+        device.explained(0.25),
+    ):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nand more")
 
 
