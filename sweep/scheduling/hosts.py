@@ -6,6 +6,7 @@ only where its checkpoints can be read.
 """
 
 import platform
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -37,7 +38,8 @@ def examine_hosts(stores: Stores) -> None:
                     f"{', '.join(lost)} wrote there; name a folder that all hosts mount, a bucket, or leave it empty"
                 )
     finally:
-        stores(_ROOM).clear()
+        with suppress(OSError):  # where it cannot be reached, that has been said
+            stores(_ROOM).clear()
 
 
 def _ask_each(nodes: dict[str, str], question: Any, stores: Stores) -> dict[str, Any]:

@@ -6,6 +6,7 @@ hosts that share nothing, carries the blobs to the driver through Ray (sweep/sch
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -87,8 +88,8 @@ class BucketStore:
             self._files.delete_file(f"{self._prefix}/{name}")
 
     def clear(self) -> None:
-        for name in self.names():
-            self._files.delete_file(f"{self._prefix}/{name}")
+        with suppress(FileNotFoundError):
+            self._files.delete_dir(self._prefix)  # with the empty object that stands for the folder
 
 
 def open_store(place: str, name: str, endpoint: str = "") -> Store:

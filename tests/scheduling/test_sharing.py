@@ -103,7 +103,12 @@ def test_a_host_with_another_torch_is_named(tmp_path, monkeypatch):
         hosts.examine_hosts(sharing.local_stores(tmp_path))
 
 
-def test_storage_that_cannot_be_written_is_named(tmp_path):
+def test_a_bucket_that_does_not_answer_is_named():
+    with pytest.raises(ValueError, match=rf"host {os.uname().nodename}: cannot take part"):
+        hosts.examine_hosts(sharing.Stores("s3://bucket/prefix", endpoint="http://127.0.0.1:1"))
+
+
+def test_storage_that_cannot_be_written_is_named():
     with pytest.raises(ValueError, match=r"cannot take part .*nothing"):
         hosts.examine_hosts(sharing.Stores("/proc/nothing"))
     assert ray.is_initialized()

@@ -74,6 +74,17 @@ def test_stores_are_apart(place):
     assert place("b").read("one") == b"2"
 
 
+def test_clearing_a_bucket_leaves_no_empty_folder(bucket):
+    store = open_store("s3://sweeps/cleared", "a", bucket)
+    store.write("one", b"1")
+    store.remove("one")
+    store.write("two", b"2")
+    store.clear()
+    files = fs.S3FileSystem(endpoint_override=bucket.removeprefix("http://"), scheme="http")
+    left = files.get_file_info(fs.FileSelector("sweeps", recursive=True))
+    assert [info.path for info in left if "cleared/a" in info.path] == []
+
+
 def test_removing_what_is_not_there_is_no_error(place):
     store = place("a")
     store.remove("nothing")
