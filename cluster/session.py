@@ -53,7 +53,11 @@ def ray_session(profile: Profile, run_dir: Path) -> Iterator[Slots]:
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
             yield slots(profile, nodes)
         finally:
-            ray.shutdown()
+            try:
+                ray.shutdown()
+            except KeyboardInterrupt:
+                ray.shutdown()  # left half done, it would complain when Python ends
+                raise
 
 
 @contextmanager

@@ -208,6 +208,7 @@ def _stop_on_signals(switch: Any) -> Iterator[None]:
 
     def ask(number: int, frame: object) -> None:
         if switch.requested and number == signal.SIGINT:
+            switch.aborted = True  # an exception that is raised while Python tidies up is swallowed
             raise KeyboardInterrupt
         switch.requested = True
 

@@ -234,9 +234,11 @@ class StopSwitch:
 
     def __init__(self, journal: Journal, interval_s: float = 0.5):
         self._journal, self._interval_s, self._next_look = journal, interval_s, 0.0
-        self.requested = False
+        self.requested = self.aborted = False
 
     def __call__(self) -> bool:
+        if self.aborted:
+            raise KeyboardInterrupt
         if not self.requested and time.monotonic() >= self._next_look:
             self._next_look = time.monotonic() + self._interval_s
             self.requested = bool(self._journal.get("stop_requested", False))
