@@ -16,8 +16,7 @@ CODE = """
 import sys
 from pathlib import Path
 import ray
-from cluster import load_profile
-from sweep.scheduling.driver import ray_session
+from cluster import load_profile, ray_session
 
 with ray_session(load_profile("laptop"), Path.cwd()):
     print(ray.get(ray.remote(num_cpus=1)(lambda: sys.executable).remote(), timeout=60))
