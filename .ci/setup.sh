@@ -172,7 +172,7 @@ ensure_data() {
 # What tests run as it is, and the Debian package that brings it (tests/needs.py says the same to a test that misses one).
 programs=(
     ip:iproute2 unshare:util-linux postgres:postgresql psql:postgresql-client munged:munge slurmctld:slurm-wlm
-    prometheus:prometheus shellcheck:shellcheck
+    prometheus:prometheus shellcheck:shellcheck curl:curl openssl:openssl ps:procps
 )
 
 # Missing ones are no reason to stop: all other tests run without them.

@@ -35,6 +35,7 @@ PACKAGES = {
     "prometheus": "prometheus",
     "promtool": "prometheus",
     "shellcheck": "shellcheck",
+    "openssl": "openssl",
 }
 """Program -> the Debian package that brings it."""
 
