@@ -36,6 +36,7 @@ PACKAGES = {
     "promtool": "prometheus",
     "shellcheck": "shellcheck",
     "openssl": "openssl",
+    "ps": "procps",
 }
 """Program -> the Debian package that brings it."""
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
-from deploy.commands import complaint
+from commands import complaint
 from needs import find_program, needs
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name

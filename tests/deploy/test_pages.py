@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from deploy.commands import complaint, shell_blocks, simple_commands
+from commands import complaint, shell_blocks, simple_commands
 from needs import PACKAGES, needs
 
 from cluster import load_profile, shipped_profiles

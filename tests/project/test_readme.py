@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import click
 import pytest
+from commands import complaint, simple_commands
 
 import sweep
 from sweep.cli import cli
@@ -123,43 +124,9 @@ def shell_lines() -> Iterator[str]:
             yield from (line[2:] for line in text.splitlines() if line.startswith("$ "))
 
 
-def simple_commands() -> Iterator[list[str]]:
-    """The words of each command: no comments, no redirections, no variables set before it, no folder of the program."""
-    for line in shell_lines():
-        lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
-        lexer.whitespace_split, lexer.commenters = True, "#"
-        words: list[str] = []
-        for word in [*lexer, ";"]:
-            if set(word) <= set("();<>|&"):
-                if words:
-                    yield [Path(words[0]).name, *words[1:]]
-                words = []
-            elif words or not re.match(r"\w+=", word):
-                words.append(word)
-
-
 def commands_of(program: str) -> list[list[str]]:
-    return [words[1:] for words in simple_commands() if words[0] == program]
-
-
-def complaint(words: list[str]) -> str | None:
-    """What click says of a command line: its verb, its options and the number of its arguments, not their values."""
-    if {"--help", "--version"} & set(words):
-        return None
-    command: click.Command | None = cli
-    while words and isinstance(command, click.Group):
-        command = command.commands.get(words[0])
-        if command is None:
-            return f"no verb {words[0]!r}"
-        words = words[1:]
-    assert command is not None
-    try:
-        values, rest, _ = command.make_parser(click.Context(command)).parse_args(words)
-    except click.UsageError as error:
-        return error.format_message()
-    arguments = [argument for argument in command.params if isinstance(argument, click.Argument) and argument.required]
-    missing = [argument.name for argument in arguments if not isinstance(values.get(argument.name), str)]
-    return f"missing: {missing}, too many: {rest}" if missing or rest else None
+    commands = simple_commands("\n".join(shell_lines()))
+    return [words[1:] for words in commands if Path(words[0]).name == program]
 
 
 def test_commands_are_understood():

@@ -40,6 +40,8 @@ def complaint(words: list[str]) -> str | None:
             assert found is not None
             command = found
         command.make_context(command.name, list(words))
+    except click.exceptions.Exit:  # of --help and --version
+        return None
     except click.UsageError as error:
         return error.format_message()
     return None
