@@ -7,6 +7,7 @@ Ray of the user, sweeps included). A node always wants the token, for Ray listen
 
 import json
 import os
+import secrets
 import signal
 import socket
 import ssl
@@ -27,6 +28,7 @@ from cluster.profile import DASHBOARD_PORT
 GCS_PORT = 6379
 _START_TIMEOUT_S = 90.0
 _STOP_TIMEOUT_S = 20.0
+_MARK = "designspace-sweep-node"
 _WORKER_PORTS = range(10_002, 20_000)
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 QUIET = {
@@ -227,11 +229,13 @@ def _start(
     environment = {key: value for key, value in os.environ.items() if key not in ("RAY_ADDRESS", "RAY_AUTH_TOKEN")}
     environment |= QUIET | _NODE_ENVIRONMENT | {key: os.environ[key] for key in _NODE_ENVIRONMENT if key in os.environ}
     environment |= security | {"SWEEP_PYTHON": sys.executable}
+    mark = secrets.token_hex(8)  # of this node: others may join at the same moment
     with in_environment(security):
-        before = set() if kind == "head" else _alive_nodes(gcs_address)
+        if kind == "worker":
+            _marks_alive(gcs_address)  # refuses another cluster's token before anything starts
         with open(log, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as output:
             process = subprocess.Popen(
-                [*_RAY_START, *options],
+                [*_RAY_START, f"--labels={_MARK}={mark}", *options],
                 env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
                 start_new_session=True,
             )  # fmt: skip
@@ -245,7 +249,7 @@ def _start(
             _wait(
                 process,
                 log,
-                lambda: bool(_alive_nodes(gcs_address) - before) and (not dashboard or _answers(dashboard)),
+                lambda: mark in _marks_alive(gcs_address) and (not dashboard or _answers(dashboard)),
             )
         except BaseException:
             stop(node)
@@ -253,8 +257,8 @@ def _start(
     return node
 
 
-def _alive_nodes(gcs_address: str) -> set[Any]:
-    """The ids of the cluster's nodes that are alive; none where nothing answers.
+def _marks_alive(gcs_address: str) -> set[str]:
+    """The marks of the cluster's nodes that are alive; none where nothing answers.
 
     Raises `ValueError` where the token is another cluster's.
     """
@@ -269,7 +273,7 @@ def _alive_nodes(gcs_address: str) -> set[Any]:
         ) from error
     except Exception:  # Ray raises what gRPC raises; the caller waits for an answer
         return set()
-    return {node_id for node_id, info in found.items() if info.state == 0}
+    return {info.labels[_MARK] for info in found.values() if info.state == 0 and _MARK in info.labels}
 
 
 def _gcs(address: str) -> Any:

@@ -147,6 +147,12 @@ def test_a_sweep_survives_the_loss_of_a_host(net, team):
         "SELECT 1 FROM epochs JOIN trials USING (trial_id) WHERE outcome = 'running' AND host = 'w1' AND epoch = 2",
     )
     w1.cut()
+    ((at_w1,),) = ask(
+        journal,
+        "SELECT DISTINCT trial_id FROM epochs JOIN trials USING (trial_id) WHERE host = 'w1' AND outcome = 'running'",
+    )
+    checkpoints = head.home / "sweep-runs" / "quickstart" / "checkpoints" / at_w1
+    assert list(checkpoints.glob("epoch-0002.*.pt")), "its state is with the driver, for whoever goes on"
     assert json.loads(laptop.sweep("status", job, "--json").stdout)["running"]
     followed = laptop.sweep("attach", job, timeout=200)
     assert "12/12 trials ended" in followed.stdout
