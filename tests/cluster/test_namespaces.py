@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from subprocess import PIPE
 from typing import Any
@@ -88,6 +89,18 @@ def test_nothing_of_the_outer_environment_gets_in(monkeypatch):
         assert "leaked" not in net["one"].run(["env"]).stdout
 
 
+def _children_with_sleeper(seconds: int) -> set[psutil.Process]:
+    """All processes below this one, once the sleeper is among them: it says `ready` a moment before it is."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        found = set(psutil.Process().children(recursive=True))
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if sum(process.cmdline() == ["sleep", str(seconds)] for process in found) == 1:
+                return found
+        time.sleep(0.02)
+    raise AssertionError(f"no `sleep {seconds}` was started")
+
+
 @pytest.mark.parametrize("how", ["done", "failed", "hung"])
 def test_nothing_is_left(how):
     links, children = _names_of_links(), set(psutil.Process().children(recursive=True))
@@ -99,8 +112,7 @@ def test_nothing_is_left(how):
             server = net["one"].popen(["sh", "-c", "trap '' TERM; setsid sleep 601 & echo ready; wait"], stdout=PIPE)
             assert server.stdout is not None
             assert server.stdout.readline() == "ready\n"
-            started = set(psutil.Process().children(recursive=True)) - children
-            assert sum("601" in process.cmdline() for process in started) == 1
+            started = _children_with_sleeper(601) - children
             seen["namespaces"] = set().union(*(_namespaces(process.pid) for process in started)) - _namespaces(
                 os.getpid()
             )
