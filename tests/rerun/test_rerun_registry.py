@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -67,6 +68,11 @@ def test_the_card_says_how_to_load_it_and_what_it_says_works(rerun_done, tmp_pat
     images, labels = map(torch.from_numpy, open_test(prepare(resolution=12)))
     wrong = int((names["predict"](images[:2000]) != labels[:2000]).sum())
     assert wrong / 20 == pytest.approx(rerun_done.result.test_error_pct, abs=5)
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    (in_readme,) = (code for code in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "weights.pt" in code)
+    loaded: dict = {}
+    exec(in_readme, loaded)
+    assert all(map(torch.equal, loaded["network"].state_dict().values(), names["network"].state_dict().values()))
     (tmp_path / "model" / "weights.pt").write_bytes(b"changed")
     with pytest.raises(AssertionError):
         exec(snippet, {})
