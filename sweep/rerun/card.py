@@ -14,8 +14,8 @@ from sweep.studies import study_from_dict
 
 _DATA = {
     "fashion_mnist": (
-        "Fashion-MNIST (Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747), MIT licence, "
-        "https://github.com/zalandoresearch/fashion-mnist: 28 × 28 pixels, grey, ten classes of clothing"
+        "[Fashion-MNIST](https://github.com/zalandoresearch/fashion-mnist) (Xiao, Rasul and Vollgraf 2017, "
+        "arXiv:1708.07747), MIT licence: 28 × 28 pixels, grey, ten classes of clothing"
     )
 }
 _CLASSES = {
@@ -35,7 +35,7 @@ def model_card(result: RerunResult, metadata: Mapping[str, Any]) -> str:
     provenance = result.provenance
     machine, versions = provenance.get("machine") or {}, provenance.get("versions") or {}
     hosts = sorted({row["host"] for row in result.history})
-    return f"""{candidate.architecture_id}: a {SPACES[candidate.space].title} network for {study.data.name}, the choice of the sweep “{study.name}”.
+    return f"""{candidate.architecture_id}: a network of {SPACES[candidate.space].title} for {study.data.name}, the choice of the sweep “{study.name}”.
 
 # What it is
 
@@ -47,16 +47,16 @@ A convolutional network of the design space {SPACES[candidate.space].title}: {ar
 
 | estimate | error | {100 * result.confidence:g} % interval | grounds |
 |---|---|---|---|
-| in the sweep | {in_sweep.error_pct:.2f} % | {_interval(in_sweep)} | {result.num_validation:,} validation images, one seed, {result.sweep_epochs} epochs; the best of many, so it flatters |
+| in the sweep | {in_sweep.error_pct:.2f} % | {_interval(in_sweep)} | {result.num_validation:,} validation images, one seed, {_epochs(result.sweep_epochs)}; the best of many, so it flatters |
 | confirmed | {_confirmed(confirmed)} | {_interval(confirmed)} | the same budget and images, {_seeds(confirmed)} |
-| at full scale | {full_scale.error_pct:.2f} % | {_interval(full_scale)} | {result.num_test:,} test images, one seed, {result.epochs} epochs on {result.num_train:,} images |
+| at full scale | {full_scale.error_pct:.2f} % | {_interval(full_scale)} | {result.num_test:,} test images, one seed, {_epochs(result.epochs)} on {result.num_train:,} images |
 
 Chosen by validation error alone; the test images were opened once, after the last epoch. {_regression(flattered)}
 
 # How it was trained
 
 SGD with momentum {recipe.momentum:g}{" (Nesterov)" if recipe.nesterov else ""}, weight decay {recipe.weight_decay:g}, label smoothing {recipe.label_smoothing:g}; learning rate {result.learning_rate:g}, linear warm-up over
-{recipe.warmup_steps} steps and one cosine to zero over {result.epochs} epochs; {"random flips, " if recipe.flip else ""}shifts by up to {recipe.crop_padding} pixels; {recipe.precision}. Workers: {result.num_workers}.
+{recipe.warmup_steps} steps and one cosine to zero over {_epochs(result.epochs)}; {"random flips, " if recipe.flip else ""}shifts by up to {recipe.crop_padding} pixels; {recipe.precision}. Workers: {result.num_workers}.
 The batch size of {result.batch_size} is that of all workers together, whatever their number. So the learning rate does not depend on
 it either; batch statistics are those of the whole batch, and any number of workers gives the same curve within rounding.
 
@@ -112,6 +112,10 @@ def _interval(estimate: Estimate | None) -> str:
 
 def _confirmed(estimate: Estimate | None) -> str:
     return "not confirmed" if estimate is None else f"{estimate.error_pct:.2f} %"
+
+
+def _epochs(number: int) -> str:
+    return f"{number} epoch{'' if number == 1 else 's'}"
 
 
 def _seeds(estimate: Estimate | None) -> str:
