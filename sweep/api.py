@@ -168,12 +168,14 @@ def _train(journal: Journal, study: Study, folder: Path, profile: Profile, data:
     try:
         if journal.unfinished():
             log("starting Ray")
-            # In this order: Ray installs handlers of its own, which would abort the process at a SIGTERM.
-            with ray_session(profile, folder) as slots, _stop_on_signals(switch):
+            with _stop_on_signals(switch) as listen, ray_session(profile, folder) as slots:
+                listen()  # again: Ray has installed handlers of its own, which would abort the process at a SIGTERM
                 where = f" on {slots.num_nodes} hosts" if slots.num_nodes > 1 else ""
                 log(f"training, {slots.concurrent} trials at a time{where}")
                 with watch(folder):
                     driver.run(journal, study, folder, profile, data, slots, switch)
+            if switch.aborted:  # and what was raised then has been swallowed on its way
+                raise KeyboardInterrupt
         finished = not journal.unfinished()
         artifacts = _conclude(journal, folder) if finished else {}
     except BaseException as raised:  # delivered first, then raised: no run may be left RUNNING
@@ -200,21 +202,29 @@ def _is_request(error: BaseException | None) -> bool:
 
 
 @contextmanager
-def _stop_on_signals(switch: Any) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM ends the sweep so that it can be resumed; the second Ctrl-C ends the process."""
+def _stop_on_signals(switch: Any) -> Iterator[Callable[[], None]]:
+    """The first Ctrl-C or SIGTERM ends the sweep so that it can be resumed; the second Ctrl-C ends the process.
+
+    Answers what installs the handlers once more, where another library has taken their place.
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield lambda: None
         return
 
     def ask(number: int, frame: object) -> None:
         if switch.requested and number == signal.SIGINT:
-            switch.aborted = True  # an exception that is raised while Python tidies up is swallowed
+            switch.aborted = True  # Python swallows an exception that is raised while it tidies up
             raise KeyboardInterrupt
         switch.requested = True
 
-    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    def listen() -> None:
+        for number in previous:
+            signal.signal(number, ask)
+
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    listen()
     try:
-        yield
+        yield listen
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
