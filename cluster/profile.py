@@ -30,11 +30,13 @@ class Storage(_Settings):
     """Where trials keep the state of their last epochs, so that another host can go on with them.
 
     `checkpoints` empty: with the driver, which Ray carries them to. A path: a folder that every host mounts. An
-    `s3://bucket/prefix`: a bucket, at `endpoint` if it is not Amazon's; its keys are in the hosts' environment.
+    `s3://bucket/prefix`: a bucket, at `endpoint` if it is not Amazon's; its keys are in the hosts' environment. When
+    a trial ends its states go, but for the last ones of the `keep_best` best of the sweep.
     """
 
     checkpoints: str = ""
     endpoint: str = ""
+    keep_best: Annotated[int, Field(ge=0)] = 3
 
     @field_validator("checkpoints")
     @classmethod
@@ -81,8 +83,9 @@ class Profile(_Settings):
 
     `jobs` is the address of its job server, for `sweep submit`. A trial occupies `cpus_per_trial` cores and
     `gpus_per_trial` cards ("auto": one where there is any, else none; 0.25 packs four trials onto a card).
-    `num_cpus` 0 takes what this machine has (only with "local"). `runs` and `python` are for submitted studies: the
-    folder on the head in which run directories lie, and the interpreter there, if `sweep cluster up` did not set it.
+    `num_cpus` 0 takes what this machine has (only with "local"). A trial says something every five seconds; one that is
+    silent for `stall_after_s` is ended and goes on elsewhere. `runs` and `python` are for submitted studies: the folder
+    on the head in which run directories lie, and the interpreter there, if `sweep cluster up` did not set it.
     """
 
     name: str
@@ -91,6 +94,7 @@ class Profile(_Settings):
     num_cpus: Annotated[int, Field(ge=0)] = 0
     cpus_per_trial: Annotated[float, Field(gt=0)] = 1
     gpus_per_trial: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
+    stall_after_s: Annotated[float, Field(ge=10)] = 60
     runs: str = "~/sweep-runs"
     python: str = ""
     storage: Storage = Storage()

@@ -1,134 +1,104 @@
-"""The journal: the memory of one sweep, a SQLite file in WAL mode (DESIGN, sections 3 and 5).
+"""The journal: the memory of one sweep, a SQLite file in WAL mode (DESIGN, sections 3 and 5; tables in schema.py).
 
 In: the drawn population, then each epoch's result and each rung decision in the order of their arrival.
 Out: what is unfinished, the rungs as they stood, and the rows that the tables are written from.
 
-One transaction holds an epoch's result, the decision that it led to and the trial's outcome; it is committed
+One transaction holds an epoch's result, the decision that it led to and what becomes of the trials; it is committed
 before anything acts on it. So a driver killed at any moment leaves a journal from which the sweep goes on with
-each trial once. Columns named `delivered…` are the outbox: what the tracking server has not been told yet.
+each trial once. Three guards keep it so:
 
-Reading it from outside (any SQLite client):
-
-* `trials`: one row a trial; `outcome` is pending, running, completed, stopped, diverged or failed.
-* `epochs`: one row a trial and epoch. Losses and errors that were not finite are NULL.
-* `decisions`: one row a trial and rung, `arrival` counts them in order. `error_pct` NULL ranks as the worst.
-  `would_stop` is what the rule said (sweep/scheduling/asha.py) given the earlier arrivals of the same cohort and
-  rung; `decision` is what was done: a trial of the audit lottery continues all the same.
+* Whoever trains or delivers writes under a lease (sweep/records/lease.py): each of its transactions makes sure that no
+  other process has taken it over since.
+* Times never go back, also where the clock does: a moment is at least the last one that was recorded.
+* A mark beside the file counts the commits. A journal that knows fewer has lost some (its log was cut, or it is an
+  older copy) and is refused: MLflow was told of them, and would be told again under other times.
 """
 
 import json
-import math
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-SCHEMA_VERSION = 1
-FILE_NAME = "journal.sqlite"
+from sweep.records.schema import (
+    CANCELLED,
+    COMPLETED,
+    DIVERGED,
+    ENDED,
+    FAILED,
+    PAUSED,
+    PENDING,
+    RUNNING,
+    SCHEMA,
+    SCHEMA_VERSION,
+    STOPPED,
+    UNFINISHED,
+    DecisionRow,
+    EpochRow,
+    TrialRow,
+    finite,
+)
 
-PENDING, RUNNING = "pending", "running"
-COMPLETED, STOPPED, DIVERGED, FAILED = "completed", "stopped", "diverged", "failed"
-ENDED = (COMPLETED, STOPPED, DIVERGED, FAILED)
+__all__ = [
+    "CANCELLED",
+    "COMPLETED",
+    "DIVERGED",
+    "ENDED",
+    "FAILED",
+    "PAUSED",
+    "PENDING",
+    "RUNNING",
+    "SCHEMA_VERSION",
+    "STOPPED",
+    "UNFINISHED",
+    "DecisionRow",
+    "EpochRow",
+    "Journal",
+    "TrialRow",
+    "find_run",
+    "now_ms",
+]
+
+FILE_NAME = "journal.sqlite"
+_MARK = ".journal-commits"
 
 # Keys of the meta that say how this run directory stands, not what the sweep is: no reader of its results needs
 # them, and a recovered journal makes its own.
 ARRIVALS_DELIVERED, ORIGIN_DELIVERED = "arrivals_delivered", "origin_delivered"
 PRIVATE_META = ("stop_requested", "tracking_close", "tracking_error", ARRIVALS_DELIVERED, ORIGIN_DELIVERED)
 
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE trials (
-    trial_id TEXT PRIMARY KEY,
-    launch_order INTEGER NOT NULL UNIQUE,
-    space TEXT NOT NULL, scale TEXT NOT NULL, cohort TEXT NOT NULL, draw INTEGER NOT NULL,
-    architecture_id TEXT NOT NULL, architecture TEXT NOT NULL,
-    flops INTEGER NOT NULL, params INTEGER NOT NULL, activations INTEGER NOT NULL,
-    seed INTEGER NOT NULL, audited INTEGER NOT NULL,
-    outcome TEXT NOT NULL DEFAULT 'pending',
-    attempts INTEGER NOT NULL DEFAULT 0,
-    failure TEXT, started_at_ms INTEGER, ended_at_ms INTEGER,
-    run_id TEXT, delivered_outcome TEXT
-);
-CREATE TABLE epochs (
-    trial_id TEXT NOT NULL REFERENCES trials, epoch INTEGER NOT NULL,
-    train_loss REAL, val_loss REAL, val_error_pct REAL, learning_rate REAL NOT NULL,
-    train_time_s REAL NOT NULL, eval_time_s REAL NOT NULL,
-    host TEXT NOT NULL, attempt INTEGER NOT NULL, recorded_at_ms INTEGER NOT NULL,
-    delivered INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY (trial_id, epoch)
-) WITHOUT ROWID;
-CREATE INDEX undelivered_epochs ON epochs (trial_id) WHERE delivered = 0;
-CREATE TABLE decisions (
-    arrival INTEGER PRIMARY KEY AUTOINCREMENT,
-    trial_id TEXT NOT NULL REFERENCES trials, cohort TEXT NOT NULL, rung_epochs INTEGER NOT NULL,
-    error_pct REAL, cutoff_pct REAL, would_stop INTEGER NOT NULL, audited INTEGER NOT NULL,
-    decision TEXT NOT NULL, decided_at_ms INTEGER NOT NULL,
-    UNIQUE (trial_id, rung_epochs)
-);
-"""
+# What a write meets on storage that is full or cannot be written just now: it may pass, and nothing was committed.
+_BLOCKED = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
+_BLOCKED_PAUSE_S = 1.0
+
+Place = tuple[int, str]
+"""A rung in epochs, and a trial's id."""
 
 
-@dataclass(frozen=True)
-class TrialRow:
-    """A trial as it is drawn, before anything starts. `seed` sets its initial weights and its batches."""
-
-    trial_id: str
-    launch_order: int
-    space: str
-    scale: str
-    cohort: str
-    draw: int
-    architecture_id: str
-    architecture: str
-    flops: int
-    params: int
-    activations: int
-    seed: int
-    audited: bool
-
-
-@dataclass(frozen=True)
-class EpochRow:
-    """One epoch of one trial; losses in nats, the error in percent of the validation images, times in seconds."""
-
-    trial_id: str
-    epoch: int
-    train_loss: float
-    val_loss: float
-    val_error_pct: float
-    learning_rate: float
-    train_time_s: float
-    eval_time_s: float
-    host: str
-    attempt: int
-
-
-@dataclass(frozen=True)
-class DecisionRow:
-    """What the rule said of a trial at a rung and what was done; `error_pct` None ranks as the worst."""
-
-    trial_id: str
-    cohort: str
-    rung_epochs: int
-    error_pct: float | None
-    cutoff_pct: float | None
-    would_stop: bool
-    audited: bool
-    decision: str
+class LeaseLostError(RuntimeError):
+    """Another process has taken the sweep over; this one must not write any more."""
 
 
 def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _finite(row: EpochRow | DecisionRow) -> dict[str, Any]:
-    """The row as a dict, its NaN and infinities as None: SQLite has no NaN, and JSON and MLflow no infinity."""
-    values = asdict(row)
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+def _remedy(run_dir: Path) -> str:
+    return (
+        "restore it from a copy that is as new as MLflow's records, or rebuild it from them into another directory: "
+        f"sweep recover --from TRACKING_URI --parent RUN_ID --run-dir {run_dir.name}-recovered"
+    )
+
+
+def _marked(run_dir: Path) -> int:
+    """How many commits were made in this directory, as far as is known."""
+    with suppress(OSError, ValueError):
+        return int((run_dir / _MARK).read_bytes()[:20])
+    return 0
 
 
 def find_run(run: str | Path) -> Path:
@@ -142,51 +112,63 @@ def find_run(run: str | Path) -> Path:
 class Journal:
     """One connection to a sweep's journal. Not shared between threads: each opens its own.
 
+    `blocked` is called with the reason each time that a write meets full or read-only storage, and the write is tried
+    again after it, for nothing of it was committed; without it such a write raises `sqlite3.OperationalError`.
+
     Raises `FileExistsError` from `create` if there is one already, `ValueError` from `open` if the file is missing,
-    is not a journal or was written by another schema version.
+    is not a journal, was written by another schema version or lost what it knew.
     """
 
-    def __init__(self, path: Path, connection: sqlite3.Connection):
+    def __init__(self, path: Path, connection: sqlite3.Connection, *, token: int | None = None):
         self.path = path
+        self.token = token
+        self.blocked: Callable[[str], None] | None = None
         self._db = connection
         self._db.row_factory = sqlite3.Row
+        self._mark: int | None = None
 
     @classmethod
     def create(cls, run_dir: Path, meta: Mapping[str, Any], trials: Iterable[TrialRow]) -> "Journal":
         """The journal appears whole or not at all: it is filled under another name and then renamed."""
-        return cls.restore(run_dir, {"created_at_ms": now_ms(), **meta}, map(asdict, trials), (), ())
+        return cls.restore(run_dir, {"created_at_ms": now_ms(), **meta}, {"trials": map(asdict, trials)})
 
     @classmethod
     def restore(
-        cls,
-        run_dir: Path,
-        meta: Mapping[str, Any],
-        trials: Iterable[Mapping[str, Any]],
-        epochs: Iterable[Mapping[str, Any]],
-        decisions: Iterable[Mapping[str, Any]],
+        cls, run_dir: Path, meta: Mapping[str, Any], tables: Mapping[str, Iterable[Mapping[str, Any]]]
     ) -> "Journal":
-        """A journal as it stood: rows of the three tables by the names of their columns, the decisions in the order
-        of their arrival. Appears whole or not at all, as with `create`."""
+        """A journal as it stood: rows of its tables by the names of their columns, the decisions in the order of their
+        arrival. Appears whole or not at all, as with `create`."""
         path = run_dir / FILE_NAME
-        if path.exists():
-            raise FileExistsError(f"{path} exists already")
         draft = run_dir / f".{FILE_NAME}.{os.getpid()}"
         draft.unlink(missing_ok=True)
         with closing(sqlite3.connect(draft)) as db:
-            db.executescript(_SCHEMA)
+            db.executescript(SCHEMA)
             journal = cls(draft, db)
             with db:
                 journal._set_meta({"schema_version": SCHEMA_VERSION, **meta})
-                for table, rows in (("trials", trials), ("epochs", epochs), ("decisions", decisions)):
+                for table, rows in tables.items():
                     journal._insert(table, rows)
-        # A log that a lost journal of this name left behind would be read into this one.
-        for suffix in ("-wal", "-shm"):
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
-        os.replace(draft, path)
+                db.execute(
+                    "UPDATE progress SET latest_ms = max(?, (SELECT coalesce(max(recorded_at_ms), 0) FROM epochs))",
+                    (journal.get("created_at_ms", 0),),
+                )
+        # What a lost journal of this name left behind: its log would be read into this one.
+        for name in (f"{FILE_NAME}-wal", f"{FILE_NAME}-shm", _MARK):
+            if not path.exists():
+                (run_dir / name).unlink(missing_ok=True)
+        try:
+            os.link(draft, path)  # unlike a rename it never replaces the journal of another process
+        except FileExistsError:
+            raise FileExistsError(f"{path} exists already") from None
+        except OSError:  # a file system without links
+            os.replace(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
         return cls.open(run_dir)
 
     @classmethod
-    def open(cls, run_dir: Path, *, read_only: bool = False) -> "Journal":
+    def open(cls, run_dir: Path, *, read_only: bool = False, token: int | None = None) -> "Journal":
+        """`token`: of the lease under which this connection writes; without one it may only ask for something."""
         path = run_dir / FILE_NAME
         if not path.is_file():
             raise ValueError(
@@ -197,10 +179,7 @@ class Journal:
             version = db.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
         except sqlite3.DatabaseError as error:
             db.close()
-            raise ValueError(
-                f"run: {str(path)!r} cannot be read as a journal ({error}); restore it from a copy, "
-                "or launch into another run directory"
-            ) from error
+            raise ValueError(f"run: {str(path)!r} cannot be read as a journal ({error}); {_remedy(run_dir)}") from error
         if version is None or json.loads(version[0]) != SCHEMA_VERSION:
             db.close()
             found = version and version[0]
@@ -213,10 +192,13 @@ class Journal:
         else:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
-        return cls(path, db)
+        return cls(path, db, token=token)
 
     def close(self) -> None:
         self._db.close()
+        if self._mark is not None:
+            os.close(self._mark)
+            self._mark = None
 
     def __enter__(self) -> "Journal":
         return self
@@ -224,16 +206,60 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def check_whole(self) -> None:
+        """Raises `ValueError` if the file is damaged, or knows fewer commits than were made in this directory."""
+        run_dir = self.path.parent
+        try:
+            found = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
+            commits = self._db.execute("SELECT commits FROM progress").fetchone()[0]
+        except sqlite3.DatabaseError as error:
+            found, commits = str(error), 0
+        if found != "ok":
+            raise ValueError(f"run: {str(self.path)!r} is damaged ({found}); {_remedy(run_dir)}")
+        if commits < (made := _marked(run_dir)):
+            raise ValueError(
+                f"run: {str(self.path)!r} has lost the last {made - commits} of its {made} commits (its -wal file was "
+                f"cut, or it is an older copy), and MLflow may know of them; {_remedy(run_dir)}"
+            )
+
+    # -- writing ---------------------------------------------------------------------------------------------
+
+    def _write(self, body: Callable[[int], Any]) -> Any:
+        """One transaction; `body` gets its moment, in ms, which is never before that of an earlier one."""
+        while True:
+            try:
+                return self._write_once(body)
+            except sqlite3.OperationalError as error:
+                if self.blocked is None or error.sqlite_errorcode & 0xFF not in _BLOCKED:
+                    raise
+                self.blocked(f"{self.path}: {error}")
+                time.sleep(_BLOCKED_PAUSE_S)
+
+    def _write_once(self, body: Callable[[int], Any]) -> Any:
         # IMMEDIATE takes the write lock at once, so two writers wait for each other instead of failing at commit.
         self._db.execute("BEGIN IMMEDIATE")
         try:
-            yield
+            if self.token is not None and self.token != self._token():
+                raise LeaseLostError(f"{self.path}: another process has taken this sweep over")
+            commits, moment = self._db.execute(
+                "UPDATE progress SET commits = commits + 1, latest_ms = max(latest_ms, ?) RETURNING commits, latest_ms",
+                (now_ms(),),
+            ).fetchone()
+            answer = body(moment)
+            self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
+        self._set_mark(commits)
+        return answer
+
+    def _set_mark(self, commits: int) -> None:
+        """Written in place: a mark that is too low, or none, only refuses less."""
+        with suppress(OSError):
+            if self._mark is None:
+                self._mark = os.open(self.path.with_name(_MARK), os.O_WRONLY | os.O_CREAT, 0o600)
+            os.pwrite(self._mark, b"%020d\n" % commits, 0)
 
     # -- meta ------------------------------------------------------------------------------------------------
 
@@ -245,8 +271,7 @@ class Journal:
         return default if row is None else json.loads(row[0])
 
     def set_meta(self, **values: Any) -> None:
-        with self._transaction():
-            self._set_meta(values)
+        self._write(lambda moment: self._set_meta(values))
 
     def _set_meta(self, values: Mapping[str, Any]) -> None:
         self._db.executemany(
@@ -261,15 +286,185 @@ class Journal:
             columns, values = ", ".join(row), ", ".join(f":{column}" for column in row)
             self._db.execute(f"INSERT INTO {table} ({columns}) VALUES ({values})", row)
 
-    def start_attempt(self, trial_id: str) -> int:
-        """The trial is about to train; answers the number of this attempt, from 1."""
-        with self._transaction():
-            self._db.execute(
-                "UPDATE trials SET outcome = 'running', attempts = attempts + 1,"
-                " started_at_ms = coalesce(started_at_ms, ?) WHERE trial_id = ?",
-                (now_ms(), trial_id),
+    def start_attempt(self, trial_id: str, attempt: int) -> None:
+        """The trial is about to train for the `attempt`th time, counted from 1."""
+        self._write(
+            lambda moment: self._db.execute(
+                "UPDATE trials SET outcome = 'running', attempts = ?, started_at_ms = coalesce(started_at_ms, ?)"
+                " WHERE trial_id = ?",
+                (attempt, moment, trial_id),
             )
-            return self._db.execute("SELECT attempts FROM trials WHERE trial_id = ?", (trial_id,)).fetchone()[0]
+        )
+
+    def record(
+        self,
+        epoch: EpochRow,
+        decision: DecisionRow | None,
+        outcome: str,
+        *,
+        earned: Iterable[Place] = (),
+        lost: Iterable[Place] = (),
+    ) -> None:
+        """Commit an epoch, the decision taken on it, the trial's outcome and whose places it decided, all or none."""
+
+        def body(moment: int) -> None:
+            self._insert("epochs", [finite(epoch) | {"recorded_at_ms": moment}])
+            if decision is not None:
+                self._insert("decisions", [finite(decision) | {"decided_at_ms": moment}])
+            self._end(epoch.trial_id, outcome, moment)
+            self._place(earned, lost, moment)
+
+        self._write(body)
+
+    def leave(
+        self,
+        trial_id: str,
+        outcome: str,
+        *,
+        kind: str | None = None,
+        failure: str | None = None,
+        earned: Iterable[Place] = (),
+        lost: Iterable[Place] = (),
+    ) -> None:
+        """The trial ends as failed or cancelled, for a reason that is not the network's; `failure` says which."""
+
+        def body(moment: int) -> None:
+            self._end(trial_id, outcome, moment)
+            self._db.execute(
+                "UPDATE trials SET failure_kind = ?, failure = ? WHERE trial_id = ?", (kind, failure, trial_id)
+            )
+            self._place(earned, lost, moment)
+
+        self._write(body)
+
+    def count_failure(self, trial_id: str, *, by_user: bool, batch_size: int | None = None) -> None:
+        """An attempt failed and another one may follow, with `batch_size` where memory forces a smaller one."""
+        column = "user_failures" if by_user else "machine_failures"
+        self._write(
+            lambda moment: self._db.execute(
+                f"UPDATE trials SET {column} = {column} + 1, batch_size = coalesce(?, batch_size) WHERE trial_id = ?",
+                (batch_size, trial_id),
+            )
+        )
+
+    def close_waiting(self, lost: Iterable[Place]) -> None:
+        """Nothing is left to train: the trials that still wait have not earned their places."""
+
+        def body(moment: int) -> None:
+            self._db.execute(
+                "INSERT OR IGNORE INTO closings SELECT coalesce(max(arrival), 0), ? FROM decisions", (moment,)
+            )
+            self._place((), lost, moment)
+
+        self._write(body)
+
+    def _place(self, earned: Iterable[Place], lost: Iterable[Place], moment: int) -> None:
+        for rung_epochs, trial_id in earned:
+            self._db.execute(
+                "INSERT INTO promotions SELECT ?, ?, coalesce(max(arrival), 0), ? FROM decisions",
+                (trial_id, rung_epochs, moment),
+            )
+            self._judge(trial_id, rung_epochs, False)
+            self._db.execute(
+                "UPDATE trials SET outcome = 'running' WHERE trial_id = ? AND outcome = 'paused'", (trial_id,)
+            )
+        for rung_epochs, trial_id in lost:
+            self._judge(trial_id, rung_epochs, True)
+            self._db.execute(
+                "UPDATE trials SET outcome = 'stopped', ended_at_ms = ? WHERE trial_id = ? AND outcome = 'paused'",
+                (moment, trial_id),
+            )
+
+    def _judge(self, trial_id: str, rung_epochs: int, would_stop: bool) -> None:
+        self._db.execute(
+            "UPDATE decisions SET would_stop = ? WHERE trial_id = ? AND rung_epochs = ?",
+            (would_stop, trial_id, rung_epochs),
+        )
+
+    def _end(self, trial_id: str, outcome: str, moment: int) -> None:
+        self._db.execute(
+            "UPDATE trials SET outcome = ?, ended_at_ms = ? WHERE trial_id = ?",
+            (outcome, moment if outcome in ENDED else None, trial_id),
+        )
+
+    def set_checkpoint(self, trial_id: str, epoch: int, digest: str | None) -> None:
+        """An epoch that is known was trained again: this is the state after it now."""
+        self._write(
+            lambda moment: self._db.execute(
+                "UPDATE epochs SET checkpoint = ? WHERE trial_id = ? AND epoch = ?", (digest, trial_id, epoch)
+            )
+        )
+
+    def note(self, kind: str, message: str, trial_id: str | None = None) -> None:
+        """Something happened that is no result."""
+        self._write(
+            lambda moment: self._insert(
+                "events", [{"at_ms": moment, "kind": kind, "trial_id": trial_id, "message": message}]
+            )
+        )
+
+    # -- asked for from outside: needs no lease -------------------------------------------------------------------
+
+    def ask_to_cancel(self, trial_id: str) -> None:
+        self._write(
+            lambda moment: self._db.execute("UPDATE trials SET cancel_requested = 1 WHERE trial_id = ?", (trial_id,))
+        )
+
+    def add_trials(self, trials: Iterable[TrialRow], **meta: Any) -> None:
+        """Trials that were drawn later, with what is to be known of them; all or none."""
+
+        def body(moment: int) -> None:
+            self._insert("trials", map(asdict, trials))
+            self._set_meta(meta)
+
+        self._write(body)
+
+    # -- the lease (sweep/records/lease.py) ----------------------------------------------------------------------
+
+    def lease(self) -> sqlite3.Row | None:
+        return self._db.execute("SELECT * FROM lease").fetchone()
+
+    def _token(self) -> int:
+        row = self._db.execute("SELECT token FROM lease").fetchone()
+        return row[0] if row else 0
+
+    def take_lease(self, after: int, **holder: Any) -> int:
+        """Become the owner if nobody else has since token `after`; answers the new token. Raises `LeaseLostError`."""
+
+        def body(moment: int) -> int:
+            if self._token() != after:
+                raise LeaseLostError(f"{self.path}: another process was quicker")
+            self._db.execute("DELETE FROM lease")
+            self._insert("lease", [{"only_one": 1, "token": after + 1, "heartbeat": 0, "released": 0, **holder}])
+            return after + 1
+
+        self.token = None
+        self.token = self._write(body)
+        return self.token
+
+    def beat(self) -> None:
+        """Say that the owner is alive. Raises `LeaseLostError` where another has taken over."""
+        self._write(lambda moment: self._db.execute("UPDATE lease SET heartbeat = heartbeat + 1"))
+
+    def release_lease(self) -> None:
+        self._write(lambda moment: self._db.execute("UPDATE lease SET released = 1"))
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def trials(self, where: str = "1") -> list[sqlite3.Row]:
+        return self._db.execute(f"SELECT * FROM trials WHERE {where} ORDER BY launch_order").fetchall()
+
+    def trial(self, trial_id: str) -> sqlite3.Row | None:
+        return self._db.execute("SELECT * FROM trials WHERE trial_id = ?", (trial_id,)).fetchone()
+
+    def is_finished(self) -> bool:
+        """Whether every trial has ended."""
+        sought = "SELECT 1 FROM trials WHERE outcome IN ('pending', 'running', 'paused') LIMIT 1"
+        return self._db.execute(sought).fetchone() is None
+
+    def last_epochs(self) -> dict[str, int]:
+        """The last committed epoch of each trial that has any."""
+        return dict(self._db.execute("SELECT trial_id, max(epoch) FROM epochs GROUP BY trial_id").fetchall())
 
     def last_epoch(self, trial_id: str) -> int:
         """The last epoch that is committed, 0 for none."""
@@ -277,36 +472,12 @@ class Journal:
             "SELECT coalesce(max(epoch), 0) FROM epochs WHERE trial_id = ?", (trial_id,)
         ).fetchone()[0]
 
-    def record(self, epoch: EpochRow, decision: DecisionRow | None, outcome: str) -> None:
-        """Commit an epoch, the decision taken on it and the trial's outcome, all or none."""
-        with self._transaction():
-            moment = now_ms()
-            self._insert("epochs", [_finite(epoch) | {"recorded_at_ms": moment}])
-            if decision is not None:
-                self._insert("decisions", [_finite(decision) | {"decided_at_ms": moment}])
-            self._end(epoch.trial_id, outcome, None, moment)
-
-    def fail(self, trial_id: str, failure: str) -> None:
-        """The trial ends as failed, for a reason that is not the network's; `failure` says which."""
-        with self._transaction():
-            self._end(trial_id, FAILED, failure, now_ms())
-
-    def _end(self, trial_id: str, outcome: str, failure: str | None, moment: int) -> None:
-        self._db.execute(
-            "UPDATE trials SET outcome = ?, failure = ?, ended_at_ms = ? WHERE trial_id = ?",
-            (outcome, failure, moment if outcome in ENDED else None, trial_id),
+    def checkpoints(self, trial_id: str) -> dict[int, str]:
+        """The digest of the state after each epoch, where one was kept."""
+        rows = self._db.execute(
+            "SELECT epoch, checkpoint FROM epochs WHERE trial_id = ? AND checkpoint IS NOT NULL", (trial_id,)
         )
-
-    # -- reading -------------------------------------------------------------------------------------------------
-
-    def trials(self, where: str = "1") -> list[sqlite3.Row]:
-        return self._db.execute(f"SELECT * FROM trials WHERE {where} ORDER BY launch_order").fetchall()
-
-    def unfinished(self) -> list[sqlite3.Row]:
-        """Trials that have not ended, those that had begun first, then the others in launch order."""
-        return self._db.execute(
-            "SELECT * FROM trials WHERE outcome IN ('pending', 'running') ORDER BY outcome = 'pending', launch_order"
-        ).fetchall()
+        return dict(rows.fetchall())
 
     def epochs(self) -> list[sqlite3.Row]:
         return self._db.execute(
@@ -320,9 +491,19 @@ class Journal:
     def decisions_after(self, arrival: int) -> list[sqlite3.Row]:
         return self._db.execute("SELECT * FROM decisions WHERE arrival > ? ORDER BY arrival", (arrival,)).fetchall()
 
+    def promotions(self) -> list[sqlite3.Row]:
+        return self._db.execute("SELECT * FROM promotions ORDER BY after_arrival, trial_id, rung_epochs").fetchall()
+
+    def closings(self) -> list[int]:
+        """The arrivals after which those that waited were stopped."""
+        return [row[0] for row in self._db.execute("SELECT after_arrival FROM closings ORDER BY 1")]
+
+    def events(self, after: int = 0) -> list[sqlite3.Row]:
+        return self._db.execute("SELECT * FROM events WHERE number > ? ORDER BY number", (after,)).fetchall()
+
     def counts(self) -> dict[str, int]:
         """Number of trials by outcome; every outcome is a key."""
-        counts = dict.fromkeys((PENDING, RUNNING, *ENDED), 0)
+        counts = dict.fromkeys((*UNFINISHED, *ENDED), 0)
         counts.update(self._db.execute("SELECT outcome, count(*) FROM trials GROUP BY outcome").fetchall())
         return counts
 
@@ -353,25 +534,34 @@ class Journal:
     # -- the outbox: what the tracking server has not been told -------------------------------------------------------
 
     def mark_epochs_delivered(self, keys: Iterable[tuple[str, int]]) -> None:
-        with self._transaction():
-            self._db.executemany("UPDATE epochs SET delivered = 1 WHERE trial_id = ? AND epoch = ?", list(keys))
+        known = list(keys)
+        self._write(
+            lambda moment: self._db.executemany(
+                "UPDATE epochs SET delivered = 1 WHERE trial_id = ? AND epoch = ?", known
+            )
+        )
 
     def mark_outcome_delivered(self, trial_id: str, outcome: str) -> None:
-        with self._transaction():
-            self._db.execute("UPDATE trials SET delivered_outcome = ? WHERE trial_id = ?", (outcome, trial_id))
+        self._write(
+            lambda moment: self._db.execute(
+                "UPDATE trials SET delivered_outcome = ? WHERE trial_id = ?", (outcome, trial_id)
+            )
+        )
 
     def set_run_id(self, trial_id: str, run_id: str) -> None:
-        with self._transaction():
-            self._db.execute("UPDATE trials SET run_id = ? WHERE trial_id = ?", (run_id, trial_id))
+        self._write(
+            lambda moment: self._db.execute("UPDATE trials SET run_id = ? WHERE trial_id = ?", (run_id, trial_id))
+        )
 
-    def undelivered_trials(self, *, running_as: str) -> list[sqlite3.Row]:
-        """Trials that the tracking server has not been told of in full; `running_as` is what it is to be told of
-        those that have not ended."""
+    def undelivered_trials(self, *, live: bool) -> list[sqlite3.Row]:
+        """Trials that the tracking server has not been told of in full. Unless `live`, those that have not ended are
+        to be told as interrupted."""
         return self._db.execute(
             "SELECT * FROM trials WHERE outcome != 'pending' AND ("
-            " (CASE outcome WHEN 'running' THEN ? ELSE outcome END) IS NOT delivered_outcome"
+            " (CASE WHEN ? AND outcome IN ('running', 'paused') THEN 'interrupted' ELSE outcome END)"
+            " IS NOT delivered_outcome"
             " OR trial_id IN (SELECT trial_id FROM epochs WHERE delivered = 0)) ORDER BY launch_order",
-            (running_as,),
+            (not live,),
         ).fetchall()
 
     def last_host_of(self, trial_id: str) -> str | None:
@@ -391,12 +581,15 @@ class Journal:
         return self._db.execute(
             "SELECT (SELECT count(*) FROM epochs WHERE delivered = 0) + (SELECT count(*) FROM trials"
             " WHERE outcome != 'pending' AND outcome IS NOT delivered_outcome"
-            " AND NOT (outcome = 'running' AND delivered_outcome IS 'interrupted'))"
+            " AND NOT (outcome IN ('running', 'paused') AND delivered_outcome IS 'interrupted'))"
         ).fetchone()[0]
 
     def forget_delivery(self) -> None:
         """Take back every mark: the tracking server is another one, or lost what it knew."""
-        with self._transaction():
+
+        def body(moment: int) -> None:
             self._db.execute("UPDATE trials SET run_id = NULL, delivered_outcome = NULL")
             self._db.execute("UPDATE epochs SET delivered = 0 WHERE delivered = 1")
             self._db.execute("DELETE FROM meta WHERE key IN (?, ?)", (ARRIVALS_DELIVERED, ORIGIN_DELIVERED))
+
+        self._write(body)

@@ -1,36 +1,73 @@
-"""The stopping decisions: asynchronous successive halving, pure Python, no clock, no Ray, no randomness.
+"""The stopping decisions: successive halving in three modes, pure Python, no clock, no Ray, no randomness.
 
-In: arrivals `(cohort, rung, error)` in their order. Out: for each, whether the rule would stop the trial, and the
-cutoff that it was held against. The Tune scheduler and the replay both call it, a resumed sweep rebuilds it from
-the journal.
+In: arrivals `(cohort, rung, trial, error)` in their order. Out: for each, what the rule says, and for which trials it
+decided something by it. The Tune scheduler, the forecast and the recovery all call it; a resumed sweep rebuilds it
+from the journal. Rungs are kept per cohort, so that one space never stops another's trials; an error that is NaN or
+None ranks as the worst and never goes on; ties go to who arrived first.
 
-The rule (Li et al. 2020, *A System for Massively Parallel Hyperparameter Tuning*, in the stopping form of Ray's
-`AsyncHyperBandScheduler`): a trial that arrives at a rung stops if its error is above the 1/eta quantile
-(interpolated) of the errors that arrived at this rung of its cohort before it. The first arrival and ties go on.
+* `Asha`, asynchronous stopping (the form of Ray's `AsyncHyperBandScheduler`): a trial that arrives at a rung stops if
+  its error is above the 1/eta quantile (interpolated) of the errors that arrived there before it. The first arrival
+  and ties go on.
+* `Promotion`, asynchronous promotion (Li et al. 2020, *A System for Massively Parallel Hyperparameter Tuning*,
+  algorithm 2): a trial waits at a rung until it is among the best n // eta of the n that have arrived there. An arrival
+  can earn one place at most, and frees the worker that trains for it; so promoting at once is what the paper's workers
+  do, who ask when they are free.
+* `Synchronous` halving (Jamieson and Talwalkar 2016): a rung is decided when all its trials have arrived or left; the
+  best n // eta of the n arrived, one at least, go on. What it decides does not depend on the order of arrival.
 
-Deviations from Ray's: rungs are kept per cohort, so that one space never stops another's trials; an error that is
-NaN or None ranks as the worst and never goes on (Ray lets NaN pass for ever and dies of None); there is one bracket,
-and its rungs are exact integers (`Stopping.rungs`; Ray's come from a floating-point logarithm that can lose one).
+Deviations from Ray's: Ray lets NaN pass for ever and dies of None; its rungs come from a floating-point logarithm that
+can lose one, ours are exact integers (`Stopping.rungs`); there is one bracket.
 """
 
 import math
-from bisect import insort
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
-CONTINUE, STOP = "continue", "stop"
+CONTINUE, STOP, PAUSE = "continue", "stop", "pause"
+
+Place = tuple[int, str]
+"""A rung in epochs, and a trial's id."""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """`cutoff_pct` is the error above which the trial stops; None where nothing had arrived before it."""
+    """What an arrival led to.
 
-    would_stop: bool
-    cutoff_pct: float | None
+    `would_stop` of the trial that arrived, None while it waits; `cutoff_pct` is the error above which it stops, where
+    the rule has one. `earned` and `lost`: places decided by this arrival, its own or others'.
+    """
+
+    would_stop: bool | None
+    cutoff_pct: float | None = None
+    earned: tuple[Place, ...] = ()
+    lost: tuple[Place, ...] = ()
+
+
+class Rule(Protocol):
+    """`pauses`: a trial whose place is not decided waits for it."""
+
+    pauses: bool
+
+    def arrive(self, cohort: str, rung_epochs: int, trial_id: str, error_pct: float | None) -> Judgement: ...
+
+    def leave(self, cohort: str, trial_id: str) -> Judgement:
+        """The trial will not arrive anywhere any more: it failed, diverged or was cancelled."""
+        ...
+
+    def close(self) -> tuple[Place, ...]:
+        """Nothing more will arrive for now: the places of those that wait, lost by it."""
+        ...
 
 
 def next_rung(rungs: tuple[int, ...], epoch: int) -> int | None:
     """The first rung at or after `epoch`: where a trial that diverged in this epoch would have arrived."""
     return next((rung for rung in rungs if rung >= epoch), None)
+
+
+def _rank(error_pct: float | None) -> float:
+    return math.inf if error_pct is None or math.isnan(error_pct) else error_pct
 
 
 def lower_quantile(ordered: list[float], reduction_factor: int) -> float:
@@ -47,16 +84,152 @@ def lower_quantile(ordered: list[float], reduction_factor: int) -> float:
 
 @dataclass
 class Asha:
-    """The rungs of all cohorts. `reduction_factor` eta: about 1/eta of the arrivals at a rung go on."""
+    """Asynchronous stopping. `reduction_factor` eta: about 1/eta of the arrivals at a rung go on."""
 
     reduction_factor: int
+    pauses = False
     _errors: dict[tuple[str, int], list[float]] = field(default_factory=dict)
 
-    def arrive(self, cohort: str, rung_epochs: int, error_pct: float | None) -> Judgement:
+    def arrive(self, cohort: str, rung_epochs: int, trial_id: str, error_pct: float | None) -> Judgement:
         """Judge an arrival against the earlier ones, then add it to them."""
-        error = math.inf if error_pct is None or math.isnan(error_pct) else error_pct
+        error = _rank(error_pct)
         earlier = self._errors.setdefault((cohort, rung_epochs), [])
         cutoff = lower_quantile(earlier, self.reduction_factor) if earlier else None
         would_stop = math.isinf(error) or (cutoff is not None and error > cutoff)
         insort(earlier, error)
         return Judgement(would_stop, cutoff)
+
+    def leave(self, cohort: str, trial_id: str) -> Judgement:
+        return Judgement(None)
+
+    def close(self) -> tuple[Place, ...]:
+        return ()
+
+
+@dataclass
+class _Rung:
+    """Arrivals as (error, number of the arrival, trial), best first; whose place is decided."""
+
+    arrived: list[tuple[float, int, str]] = field(default_factory=list)
+    decided: set[str] = field(default_factory=set)
+
+
+@dataclass
+class Promotion:
+    """Asynchronous promotion. `reduction_factor` eta: the best 1/eta of those at a rung have earned their place."""
+
+    reduction_factor: int
+    pauses = True
+    _rungs: dict[tuple[str, int], _Rung] = field(default_factory=dict)
+    _num_arrived: int = 0
+
+    def arrive(self, cohort: str, rung_epochs: int, trial_id: str, error_pct: float | None) -> Judgement:
+        rung = self._rungs.setdefault((cohort, rung_epochs), _Rung())
+        arrival = (_rank(error_pct), self._num_arrived, trial_id)
+        self._num_arrived += 1
+        places_before = len(rung.arrived) // self.reduction_factor
+        insort(rung.arrived, arrival)
+        places = len(rung.arrived) // self.reduction_factor
+        # Only the newcomer can have moved into the places that there were; one more place goes to the next in rank.
+        is_placed = bisect_left(rung.arrived, arrival) < places
+        near = [arrival] if is_placed else rung.arrived[places_before:places]
+        earned = [trial for error, _, trial in near if math.isfinite(error) and trial not in rung.decided]
+        rung.decided.update(earned)
+        would_stop = True if math.isinf(arrival[0]) else False if trial_id in earned else None
+        return Judgement(would_stop, earned=tuple((rung_epochs, trial) for trial in earned))
+
+    def leave(self, cohort: str, trial_id: str) -> Judgement:
+        return Judgement(None)
+
+    def close(self) -> tuple[Place, ...]:
+        lost = [
+            (rung_epochs, trial)
+            for (_, rung_epochs), rung in self._rungs.items()
+            for _, _, trial in rung.arrived
+            if trial not in rung.decided
+        ]
+        for rung in self._rungs.values():
+            rung.decided.update(trial for _, _, trial in rung.arrived)
+        return tuple(lost)
+
+
+@dataclass
+class Synchronous:
+    """Synchronous halving. `rungs` in epochs; `members`: each cohort's trials, and whether the lottery exempts them.
+
+    An exempt trial does not wait, and is awaited at each rung.
+    """
+
+    reduction_factor: int
+    rungs: tuple[int, ...]
+    members: Mapping[str, Mapping[str, bool]]
+    pauses = True
+    _errors: dict[tuple[str, int], dict[str, float]] = field(default_factory=dict)
+    _gone: dict[str, set[str]] = field(default_factory=dict)
+    _earned: dict[tuple[str, int], set[str]] = field(default_factory=dict)
+
+    def arrive(self, cohort: str, rung_epochs: int, trial_id: str, error_pct: float | None) -> Judgement:
+        error = _rank(error_pct)
+        self._errors.setdefault((cohort, rung_epochs), {})[trial_id] = error
+        earned, lost = self._decide(cohort)
+        would_stop = True if math.isinf(error) else None
+        if (rung_epochs, trial_id) in (*earned, *lost):
+            would_stop = (rung_epochs, trial_id) in lost
+        return Judgement(would_stop, earned=earned, lost=lost)
+
+    def leave(self, cohort: str, trial_id: str) -> Judgement:
+        self._gone.setdefault(cohort, set()).add(trial_id)
+        earned, lost = self._decide(cohort)
+        return Judgement(None, earned=earned, lost=lost)
+
+    def close(self) -> tuple[Place, ...]:
+        return ()
+
+    def _decide(self, cohort: str) -> tuple[tuple[Place, ...], tuple[Place, ...]]:
+        """Decide each rung of which all have arrived that can; deciding one may complete the next."""
+        earned: list[Place] = []
+        lost: list[Place] = []
+        awaited = set(self.members[cohort])
+        exempt = {trial for trial, audited in self.members[cohort].items() if audited}
+        for rung in self.rungs:
+            errors = self._errors.get((cohort, rung), {})
+            if (cohort, rung) not in self._earned:
+                if awaited - self._gone.get(cohort, set()) - errors.keys():
+                    break
+                best = self._best(errors)
+                self._earned[cohort, rung] = best
+                earned += [(rung, trial) for trial in sorted(best)]
+                lost += [(rung, trial) for trial in sorted(errors.keys() - best)]
+            awaited = self._earned[cohort, rung] | exempt
+        return tuple(earned), tuple(lost)
+
+    def _best(self, errors: Mapping[str, float]) -> set[str]:
+        ranked = sorted((error, trial) for trial, error in errors.items() if math.isfinite(error))
+        return {trial for _, trial in ranked[: max(1, len(errors) // self.reduction_factor)]}
+
+
+def rule_of(
+    method: str, reduction_factor: int, rungs: tuple[int, ...], members: Mapping[str, Mapping[str, bool]]
+) -> Rule:
+    """The rule of a study's `stopping.method`."""
+    if method == "synchronous":
+        return Synchronous(reduction_factor, rungs, members)
+    return Promotion(reduction_factor) if method == "asha_promotion" else Asha(reduction_factor)
+
+
+Arrival = tuple[str, int, str, float | None]
+"""Cohort, rung in epochs, trial, error in percent."""
+
+
+def replay(
+    rule: Rule, arrivals: Iterable[Arrival], closed_after: Iterable[int], gone: Iterable[tuple[str, str]]
+) -> None:
+    """Bring a fresh rule to where a sweep stood: its arrivals in order, the numbers of those (from 1) after which it
+    was closed, and (cohort, trial) of those that left."""
+    closings = set(closed_after)
+    for number, arrival in enumerate(arrivals, start=1):
+        rule.arrive(*arrival)
+        if number in closings:
+            rule.close()
+    for cohort, trial_id in gone:
+        rule.leave(cohort, trial_id)

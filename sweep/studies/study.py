@@ -107,11 +107,14 @@ class Recipe(_Settings):
 class Stopping(_Settings):
     """When a trial ends: at its cohort's rungs (grace, grace·eta, …) or after `max_epochs`.
 
+    `method`: "asha" stops a trial as it arrives at a rung; "asha_promotion" lets it wait there until its place is
+    earned; "synchronous" decides a rung when all its trials have arrived, so that the same study gives the same table
+    whatever the timing; "none" trains all to the end.
     `audit_fraction` of the trials are exempt by a seeded lottery. `flops_strata` splits each cohort by flops into
     that many bands of equal ratio, so that cheap networks, which finish first, do not set the bar for others.
     """
 
-    method: Literal["asha", "none"] = "asha"
+    method: Literal["asha", "asha_promotion", "synchronous", "none"] = "asha"
     max_epochs: Count = 16
     grace_epochs: Count = 1
     reduction_factor: Annotated[int, Field(ge=2)] = 4
@@ -132,7 +135,7 @@ class Stopping(_Settings):
         """The epochs after which a decision falls: grace, grace·eta, grace·eta², … below `max_epochs`."""
         found = []
         rung = self.grace_epochs
-        while self.method == "asha" and rung < self.max_epochs:
+        while self.method != "none" and rung < self.max_epochs:
             found.append(rung)
             rung *= self.reduction_factor
         return tuple(found)
@@ -168,7 +171,12 @@ class Tracking(_Settings):
 
 
 class Study(_Settings):
-    """A whole study. `spaces` are compared at each scale with `trials_per_space` networks each."""
+    """A whole study. `spaces` are compared at each scale with `trials_per_space` networks each.
+
+    A trial whose own code fails is tried again `max_failures` times, one whose machine fails `max_machine_failures`
+    times; one that runs out of memory counts as failed, or is tried once with half the batch ("smaller_batch").
+    `objective`: "train", or `module:function` of the user's own (sweep/training/objective.py).
+    """
 
     name: Name
     question: str = ""
@@ -176,6 +184,9 @@ class Study(_Settings):
     spaces: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
     trials_per_space: Count = 48
     max_failures: Annotated[int, Field(ge=0)] = 2
+    max_machine_failures: Annotated[int, Field(ge=0)] = 8
+    out_of_memory: Literal["fail", "smaller_batch"] = "fail"
+    objective: Annotated[str, Field(pattern=r"^(train|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")] = "train"
     scale: Annotated[tuple[Scale, ...], Field(min_length=1, strict=False)]
     data: Data = Data()
     recipe: Recipe = Recipe()
