@@ -1,26 +1,29 @@
-"""The verbs of `sweep` from Python: launch, judge, report, status, stop; `rerun` is in sweep/rerun.
+"""The verbs of `sweep` from Python: launch, judge, report, status, stop, extend, sync, logs; `rerun` is in sweep/rerun.
 
 In: a study (name, path or `Study`) or a run directory. Out: small frozen results that print as JSON; the command
 line is a thin coat over them. What a user got wrong raises `ValueError` before anything starts.
 """
 
+import errno
 import json
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster import Profile, check_cluster, load_profile, ray_session
+from cluster import Profile, check_cluster, load_profile
 from sweep.records import Journal, Tables, find_run, from_journal, write_tables
-from sweep.records.journal import ENDED, FAILED, FILE_NAME, PENDING, RUNNING
+from sweep.records.journal import ENDED, FAILED, FILE_NAME, UNFINISHED
+from sweep.records.lease import held
 from sweep.studies import Study, load_study, study_from_dict
 
 if TYPE_CHECKING:
+    from sweep.scheduling.extend import Extended
     from sweep.statistics import Verdict
 
 Watch = Callable[[Path], AbstractContextManager[None]]
@@ -29,7 +32,8 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Summary:
-    """How a sweep ended, or stands. `trials` counts by outcome; `best` is the best that trained to the end."""
+    """How a sweep ended, or stands. `trials` counts by outcome; `best` is the best that trained to the end; `events`
+    counts what happened to it, such as retries; `disk_bytes` what its run directory holds."""
 
     run_dir: str
     study: str
@@ -44,6 +48,8 @@ class Summary:
     finished: bool
     report: str | None
     tracking_error: str | None = None
+    events: dict[str, int] = field(default_factory=dict)
+    disk_bytes: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -103,14 +109,16 @@ def _prepared(study: Study, folder: Path, profile: Profile, resume: bool, log: L
     with driver.owned(folder):
         if population is None:
             journal = Journal.open(folder)
-            journal.set_meta(stop_requested=False)
-            counts = journal.counts()
-            left = counts[PENDING] + counts[RUNNING]
-            log(f"resuming {folder}: {left} of {sum(counts.values())} trials left")
+            journal.check_whole()
         else:
             journal = driver.create(study, folder, profile, data, population)
             log(f"population: {len(population[0])} networks drawn from {', '.join(study.spaces)}")
-        with journal:
+        with journal, held(journal, log):
+            if population is None:
+                journal.set_meta(stop_requested=False)
+                counts = journal.counts()
+                left = sum(counts[outcome] for outcome in UNFINISHED)
+                log(f"resuming {folder}: {left} of {sum(counts.values())} trials left")
             yield journal, data
 
 
@@ -158,76 +166,61 @@ def _tracking_uri(study: Study, profile_uri: str, recorded: str | None, folder: 
 def _train(journal: Journal, study: Study, folder: Path, profile: Profile, data: Any, watch: Watch, log: Log) -> None:
     """Train what is unfinished, then judge, report and deliver, whatever happened to the training."""
     from sweep.scheduling import driver
+    from sweep.scheduling.supervisor import StopSwitch, stop_on_signals, supervise, when_there_is_room
     from sweep.tracking import Outbox
 
-    switch = driver.StopSwitch(journal)
+    switch = StopSwitch(journal)
+    journal.blocked = _patience(switch, log)
     uri = _tracking_uri(study, profile.tracking.uri, journal.get("tracking_uri"), folder)
-    outbox = Outbox(folder, uri, experiment=study.name)
+    outbox = Outbox(folder, uri, experiment=study.name, token=journal.token)
     outbox.start()
     error: BaseException | None = None
-    try:
-        if journal.unfinished():
-            log("starting Ray")
-            with _stop_on_signals(switch) as listen, ray_session(profile, folder) as slots:
-                listen()  # again: Ray has installed handlers of its own, which would abort the process at a SIGTERM
-                where = f" on {slots.num_nodes} hosts" if slots.num_nodes > 1 else ""
-                log(f"training, {slots.concurrent} trials at a time{where}")
+    with stop_on_signals(switch):
+        try:
+            if not journal.is_finished():
+                log("starting Ray")
                 with watch(folder):
-                    driver.run(journal, study, folder, profile, data, slots, switch)
-            if switch.aborted:  # and what was raised then has been swallowed on its way
-                raise KeyboardInterrupt
-        finished = not journal.unfinished()
-        artifacts = _conclude(journal, folder) if finished else {}
-    except BaseException as raised:  # delivered first, then raised: no run may be left RUNNING
-        error, finished, artifacts = raised, False, {}
-    log("delivering to MLflow")
-    try:
-        outbox.close(
-            status="finished" if finished else "interrupted" if _is_request(error) else "failed",
-            artifacts=artifacts,
-            note=_note(folder) if finished else "",
-            timeout_s=3 if isinstance(error, KeyboardInterrupt) else 60,
-        )
-        journal.set_meta(tracking_error=None)
-    except RuntimeError as undelivered:
-        # The sweep itself is whole: what is left stays marked in the journal and is delivered by the next --resume.
-        journal.set_meta(tracking_error=str(undelivered))
-        log(f"warning: {undelivered}")
+                    supervise(journal, profile, data, lambda: driver.prepare_data(study), switch, log)
+                if switch.aborted:  # and what was raised then has been swallowed on its way
+                    raise KeyboardInterrupt
+            finished = journal.is_finished()
+            artifacts = when_there_is_room(lambda: _conclude(journal, folder), folder, switch, log) if finished else {}
+        except BaseException as raised:  # delivered first, then raised: no run may be left RUNNING
+            error, finished, artifacts = raised, False, {}
+        log("delivering to MLflow")
+        try:
+            outbox.close(
+                status="finished" if finished else "interrupted" if _is_request(error) else "failed",
+                artifacts=artifacts,
+                note=_note(folder) if finished else "",
+                timeout_s=3 if isinstance(error, KeyboardInterrupt) else 60,
+            )
+            journal.set_meta(tracking_error=None)
+        except RuntimeError as undelivered:
+            # The sweep itself is whole: what is left stays marked in the journal, for `sweep sync` or a resume.
+            journal.set_meta(tracking_error=str(undelivered))
+            log(f"warning: {undelivered}")
     if error is not None:
         raise error
 
 
+def _patience(switch: Any, log: Log) -> Callable[[str], None]:
+    """What a write of this process does that finds no room: say so, now and then, until it is asked to stop."""
+    said_s = -60.0
+
+    def blocked(reason: str) -> None:
+        nonlocal said_s
+        if switch.requested:
+            raise OSError(errno.ENOSPC, reason)
+        if time.monotonic() - said_s >= 60:
+            said_s = time.monotonic()
+            log(f"waiting: {reason}; free some room, and the sweep goes on by itself")
+
+    return blocked
+
+
 def _is_request(error: BaseException | None) -> bool:
     return error is None or isinstance(error, KeyboardInterrupt)
-
-
-@contextmanager
-def _stop_on_signals(switch: Any) -> Iterator[Callable[[], None]]:
-    """The first Ctrl-C or SIGTERM ends the sweep so that it can be resumed; the second Ctrl-C ends the process.
-
-    Answers what installs the handlers once more, where another library has taken their place.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: None
-        return
-
-    def ask(number: int, frame: object) -> None:
-        if switch.requested and number == signal.SIGINT:
-            switch.aborted = True  # Python swallows an exception that is raised while it tidies up
-            raise KeyboardInterrupt
-        switch.requested = True
-
-    def listen() -> None:
-        for number in previous:
-            signal.signal(number, ask)
-
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    listen()
-    try:
-        yield listen
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _conclude(journal: Journal, folder: Path) -> dict[str, Path]:
@@ -325,15 +318,28 @@ def _summary(journal: Journal, folder: Path, *, wall_s: float) -> Summary:
         or _tracking_uri(study, meta.get("profile", {}).get("tracking", {}).get("uri", ""), None, folder),
         experiment_id=meta.get("experiment_id"),
         parent_run_id=meta.get("parent_run_id"),
-        trials={outcome: counts[outcome] for outcome in (*ENDED, PENDING, RUNNING)},
+        trials={outcome: counts[outcome] for outcome in (*ENDED, *UNFINISHED)},
         epochs_trained=journal.num_epochs(),
-        epochs_if_all_completed=study.num_trials * study.stopping.max_epochs,
+        epochs_if_all_completed=sum(counts.values()) * study.stopping.max_epochs,
         wall_s=round(wall_s, 1),
         best=_best(journal),
-        finished=counts[PENDING] + counts[RUNNING] == 0,
+        finished=journal.is_finished(),
         report=str(report_path) if report_path.exists() else None,
         tracking_error=meta.get("tracking_error"),
+        events=journal.num_events(),
+        disk_bytes=_disk_bytes(folder),
     )
+
+
+def _disk_bytes(folder: Path) -> dict[str, int]:
+    """What lies in a run directory, by what it is for."""
+    sizes = dict.fromkeys(("checkpoints", "journal", "mlflow", "other"), 0)
+    for path in folder.rglob("*"):
+        top = path.relative_to(folder).parts[0]
+        known = {"checkpoints": "checkpoints", "mlflow.db": "mlflow", "mlartifacts": "mlflow"}.get(top, "other")
+        with suppress(OSError):  # what is cleared away meanwhile
+            sizes["journal" if top.startswith(FILE_NAME) else known] += path.lstat().st_size if path.is_file() else 0
+    return sizes
 
 
 def _best(journal: Journal) -> dict[str, Any] | None:
@@ -349,19 +355,83 @@ def _best(journal: Journal) -> dict[str, Any] | None:
     }
 
 
-def stop(run: str | Path) -> Path:
-    """Ask the driver of a sweep to end so that it can be resumed; it notices within a second or an epoch."""
+def stop(run: str | Path, trial: str | None = None) -> Path:
+    """Ask the driver of a sweep to end so that it can be resumed, or to end one trial of it for good.
+
+    It notices within a second, and a trial in training within some more. Raises `ValueError` for a trial that the
+    sweep does not have, or that has ended.
+    """
     folder = find_run(run)
     with Journal.open(folder) as journal:
-        journal.set_meta(stop_requested=True)
+        if trial is None:
+            journal.set_meta(stop_requested=True)
+            return folder
+        row = _trial(journal, trial)
+        if row["outcome"] in ENDED:
+            raise ValueError(f"--trial {trial!r}: has ended already ({row['outcome']}); there is nothing to stop")
+        journal.ask_to_cancel(trial)
     return folder
 
 
+def _trial(journal: Journal, trial_id: str) -> Any:
+    row = journal.trial(trial_id)
+    if row is None:
+        known = [row["trial_id"] for row in journal.trials()]
+        near = get_close_matches(trial_id, known, n=3)
+        hint = (
+            f"did you mean {', '.join(near)}?"
+            if near
+            else f"they are called like {known[0]}"
+            if known
+            else "it has none"
+        )
+        raise ValueError(f"trial {trial_id!r}: is not one of this sweep; {hint}")
+    return row
+
+
+def extend(run: str | Path, *, trials: int, spaces: tuple[str, ...] | None = None) -> "Extended":
+    """Add networks to a sweep, running or not; what is there stays as it is."""
+    from sweep.scheduling.extend import extend as add
+
+    return add(find_run(run), trials=trials, spaces=spaces)
+
+
+def sync(run: str | Path, tracking_uri: str = "") -> int:
+    """Deliver to MLflow what a sweep that no longer runs has left; answers the number of epochs and outcomes."""
+    from sweep.tracking import deliver
+
+    folder = find_run(run)
+    delivered = deliver(folder, tracking_uri)
+    with Journal.open(folder) as journal:
+        journal.set_meta(tracking_error=None)
+    return delivered
+
+
+def logs(run: str | Path, trial: str | None = None) -> str:
+    """What a trial printed and what happened to it; without a trial, what happened to the sweep, a line an event."""
+    from sweep.scheduling.logs import log_path
+
+    folder = find_run(run)
+    with Journal.open(folder, read_only=True) as journal:
+        if trial is None:
+            return "".join(map(_event_line, journal.events()))
+        row = _trial(journal, trial)
+    path = log_path(folder, trial)
+    if path.is_file():
+        return path.read_text(encoding="utf-8", errors="replace")
+    return f"{trial} is {row['outcome']} and has no log\n"
+
+
+def _event_line(row: Any) -> str:
+    moment = datetime.fromtimestamp(row["at_ms"] / 1000, UTC)
+    about = f" {row['trial_id']}" if row["trial_id"] else ""
+    return f"{moment:%Y-%m-%d %H:%M:%S} {row['kind']}{about}: {row['message']}\n"
+
+
 def failures(run: str | Path) -> list[dict[str, str]]:
-    """The trials that failed for good, each with its last traceback."""
+    """The trials that failed for good, each with the kind of its failure and its last traceback."""
     with Journal.open(find_run(run), read_only=True) as journal:
         return [
-            {"trial_id": row["trial_id"], "failure": row["failure"]}
-            for row in journal.trials()
-            if row["outcome"] == FAILED
+            {"trial_id": row["trial_id"], "kind": row["failure_kind"], "failure": row["failure"]}
+            for row in journal.trials(f"outcome = '{FAILED}'")
         ]

@@ -109,18 +109,29 @@ def status(job_id: str, profile: str | None = None) -> dict[str, Any]:
     return {**json.loads(printed[start:]), **about}
 
 
-def stop(job_id: str, profile: str | None = None) -> None:
-    """Ask the sweep to end so that it can be resumed; a job that has not begun is taken back."""
+def stop(job_id: str, profile: str | None = None, trial: str | None = None) -> None:
+    """Ask the sweep to end so that it can be resumed, or one of its trials; a job that has not begun is taken back."""
     server, job = find(job_id, profile)
     state = server.state(job_id)
     if state.ended:
         raise ValueError(f"JOB {job_id!r}: has ended ({state.status}); there is nothing to stop")
+    if trial is not None:
+        exit_code, printed = server.answer(["stop", job.run_dir, "--trial", trial])
+        if exit_code != 0:
+            raise ValueError(f"JOB {job_id!r}: {printed.strip().rpartition(chr(10))[2]}")
+        return
     if state.status == PENDING:
         server.end(job_id)
         return
     exit_code, _ = server.answer(["stop", job.run_dir])
     if exit_code != 0:  # it is at work, but not at a sweep yet, or no longer
         server.end(job_id)
+
+
+def ask(job_id: str, profile: str | None, verb: str, words: Sequence[str]) -> tuple[int, str]:
+    """The exit code of a verb about a submitted sweep, run on its head, and what it printed."""
+    server, job = find(job_id, profile)
+    return server.answer([verb, job.run_dir, *words])
 
 
 def rerun(job_id: str, options: Sequence[str]) -> tuple[JobServer, Submitted]:

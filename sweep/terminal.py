@@ -19,9 +19,14 @@ from rich.table import Table
 from rich.text import Text
 
 from sweep.records import Journal
-from sweep.records.journal import COMPLETED, DIVERGED, ENDED, FAILED, PENDING, RUNNING, STOPPED
+from sweep.records.journal import CANCELLED, COMPLETED, DIVERGED, ENDED, FAILED, PAUSED, PENDING, RUNNING, STOPPED
 
-_STYLES = {COMPLETED: "green", STOPPED: "yellow", DIVERGED: "magenta", FAILED: "red", RUNNING: "cyan", PENDING: "dim"}
+_STYLES = {
+    COMPLETED: "green", STOPPED: "yellow", DIVERGED: "magenta", FAILED: "red", CANCELLED: "red", RUNNING: "cyan",
+    PAUSED: "blue", PENDING: "dim",
+}  # fmt: skip
+# Shown only where there are any.
+_RARE = (CANCELLED, PAUSED)
 VERDICT_STYLES = {"helps": "bold green", "free": "bold blue", "hurts": "bold red", "undecided": "yellow"}
 
 
@@ -36,6 +41,7 @@ class Snapshot:
     arrivals: dict[int, int]
     best_error_pct: float | None
     best_space: str
+    last_event: str = ""
 
     @property
     def num_trials(self) -> int:
@@ -65,13 +71,31 @@ def snapshot(journal: Journal) -> Snapshot:
         arrivals=journal.arrivals_by_rung(),
         best_error_pct=best["val_error_pct"] if best else None,
         best_space=best["space"] if best else "",
+        last_event=_last_event(journal),
     )
+
+
+def _last_event(journal: Journal) -> str:
+    row = journal.last_event()
+    if row is None:
+        return ""
+    about = f"{row['trial_id']} " if row["trial_id"] else ""
+    return f"{about}{row['kind']}: {row['message']}".splitlines()[0]
 
 
 def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def size(num_bytes: float) -> str:
+    """A number of bytes as one reads it."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.3g} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.3g} TB"
 
 
 def _eta(eta: tuple[float, float] | None) -> str:
@@ -83,7 +107,7 @@ def _eta(eta: tuple[float, float] | None) -> str:
 
 def plain_line(state: Snapshot, elapsed_s: float, eta: tuple[float, float] | None) -> str:
     """One line for a log file."""
-    outcomes = ", ".join(f"{state.counts[name]} {name}" for name in (*ENDED, RUNNING) if state.counts[name])
+    outcomes = ", ".join(f"{state.counts[name]} {name}" for name in (*ENDED, RUNNING, PAUSED) if state.counts[name])
     best = "" if state.best_error_pct is None else f"; best {state.best_error_pct:.2f} % ({state.best_space})"
     return (
         f"{duration(elapsed_s)}: {state.num_ended}/{state.num_trials} trials ended ({outcomes}); "
@@ -94,7 +118,9 @@ def plain_line(state: Snapshot, elapsed_s: float, eta: tuple[float, float] | Non
 def panel(title: str, state: Snapshot, elapsed_s: float, eta: tuple[float, float] | None) -> RenderableType:
     """The live view: a bar, trials by outcome, arrivals at each rung, the best so far."""
     outcomes = Text("  ").join(
-        Text(f"{state.counts[name]} {name}", style=_STYLES[name]) for name in (RUNNING, *ENDED, PENDING)
+        Text(f"{state.counts[name]} {name}", style=_STYLES[name])
+        for name in (RUNNING, PAUSED, *ENDED, PENDING)
+        if state.counts[name] or name not in _RARE
     )
     rungs = ", ".join(f"epoch {rung}: {count}" for rung, count in state.arrivals.items()) or "none yet"
     best = "–" if state.best_error_pct is None else f"{state.best_error_pct:.2f} % error ({state.best_space})"
@@ -112,6 +138,8 @@ def panel(title: str, state: Snapshot, elapsed_s: float, eta: tuple[float, float
     grid.add_row("at rungs", rungs)
     grid.add_row("epochs", f"{state.epochs} of about {state.epochs_low} to {state.epochs_high}")
     grid.add_row("best", best)
+    if state.last_event:
+        grid.add_row("last", Text(state.last_event, style="yellow", overflow="ellipsis", no_wrap=True))
     return Group(Text(title, style="bold"), grid)
 
 

@@ -4,11 +4,12 @@ In: words. Out: data on stdout, messages on stderr, an exit code (sweep/cli/cons
 mlflow, plotly) happen inside the verbs that need them.
 """
 
+import sqlite3
 import sys
 
 import click
 
-from sweep.cli import hosts, look, remote, runs
+from sweep.cli import care, hosts, look, remote, runs
 from sweep.cli.console import BAD_INPUT, FAILURE, INTERRUPTED
 
 
@@ -27,7 +28,7 @@ def main() -> None:
     except ValueError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(BAD_INPUT)
-    except RuntimeError as error:
+    except (RuntimeError, OSError, sqlite3.Error) as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(FAILURE)
 
@@ -45,6 +46,6 @@ def cli() -> None:
 for _verb in (
     look.doctor, look.spaces, look.show, look.plan,
     runs.launch, runs.status, runs.stop, runs.judge, runs.report, runs.rerun, runs.ui, runs.recover,
-    remote.submit, remote.attach, hosts.cluster, hosts.serve,
+    care.extend, care.logs, care.sync, care.verify, remote.submit, remote.attach, hosts.cluster, hosts.serve,
 ):  # fmt: skip
     cli.add_command(_verb)

@@ -146,7 +146,7 @@ def status(run: str, watch: bool, profile: str | None, as_json: bool) -> None:
 
 
 def _print_status(known: dict[str, Any]) -> None:
-    from sweep import api
+    from sweep import api, terminal
 
     if "trials" not in known:  # a job whose sweep has not begun, or never did
         stdout().print(
@@ -158,6 +158,13 @@ def _print_status(known: dict[str, Any]) -> None:
     stdout().print(f"[bold]{known['study']}[/]{job} in {known['run_dir']}: {state}", soft_wrap=True)
     fields = api.Summary.__dataclass_fields__
     _print_summary(api.Summary(**{key: value for key, value in known.items() if key in fields}), here=not job)
+    if events := ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in known["events"].items()):
+        stdout().print(
+            f"events   {events}  (read them with: sweep logs {short_path(known['run_dir'])})", soft_wrap=True
+        )
+    disk = known["disk_bytes"]
+    parts = ", ".join(f"{terminal.size(count)} {name}" for name, count in disk.items() if count)
+    stdout().print(f"disk     {terminal.size(sum(disk.values()))}: {parts}", soft_wrap=True)
     for failure in known["failures"]:
         stdout().print(
             f"[red]failed[/]   {failure['trial_id']}: {failure['failure'].strip().splitlines()[-1]}", soft_wrap=True
@@ -166,21 +173,25 @@ def _print_status(known: dict[str, Any]) -> None:
 
 @click.command()
 @click.argument("run", metavar="RUN|JOB")
+@click.option("--trial", metavar="ID", help="End this trial alone, for good; the sweep goes on.")
 @of_cluster
-def stop(run: str, profile: str | None) -> None:
+def stop(run: str, trial: str | None, profile: str | None) -> None:
     """Ask the sweep in RUN, or the one that JOB runs, to end so that it can be resumed."""
     from sweep import api, remote
     from sweep.scheduling.driver import is_owned
 
     if remote.is_job(run) or profile:
-        remote.stop(run, profile)
+        remote.stop(run, profile, trial)
         folder: Path | str = run
     else:
         folder = api.find_run(run)
-        if not is_owned(folder):
+        if trial is None and not is_owned(folder):
             raise ValueError(f"run: no sweep is running in {str(folder)!r}; there is nothing to stop")
-        api.stop(folder)
-    click.echo(f"asked the sweep in {folder} to stop; it ends when its trials have reported their epoch", err=True)
+        api.stop(folder, trial)
+    if trial is None:
+        click.echo(f"asked the sweep in {folder} to stop; it ends within some seconds", err=True)
+    else:
+        click.echo(f"asked for the end of {trial}; the sweep goes on without it", err=True)
 
 
 @click.command()

@@ -316,36 +316,49 @@ class Journal:
 
         self._write(body)
 
-    def leave(
-        self,
-        trial_id: str,
-        outcome: str,
-        *,
-        kind: str | None = None,
-        failure: str | None = None,
-        earned: Iterable[Place] = (),
-        lost: Iterable[Place] = (),
-    ) -> None:
-        """The trial ends as failed or cancelled, for a reason that is not the network's; `failure` says which."""
+    def leave(self, trial_id: str, outcome: str, *, earned: Iterable[Place] = (), lost: Iterable[Place] = ()) -> None:
+        """The trial ends from outside: it was cancelled."""
 
         def body(moment: int) -> None:
-            self._end(trial_id, outcome, moment)
-            self._db.execute(
-                "UPDATE trials SET failure_kind = ?, failure = ? WHERE trial_id = ?", (kind, failure, trial_id)
-            )
+            self._leave(trial_id, outcome, moment)
             self._place(earned, lost, moment)
 
         self._write(body)
 
-    def count_failure(self, trial_id: str, *, by_user: bool, batch_size: int | None = None) -> None:
-        """An attempt failed and another one may follow, with `batch_size` where memory forces a smaller one."""
+    def _leave(
+        self, trial_id: str, outcome: str, moment: int, kind: str | None = None, failure: str | None = None
+    ) -> None:
+        self._end(trial_id, outcome, moment)
+        self._db.execute(
+            "UPDATE trials SET failure_kind = ?, failure = ?, cancel_requested = 0 WHERE trial_id = ?",
+            (kind, failure, trial_id),
+        )
+
+    def fail(
+        self,
+        trial_id: str,
+        kind: str,
+        failure: str,
+        *,
+        by_user: bool,
+        again: bool,
+        batch_size: int | None = None,
+        earned: Iterable[Place] = (),
+        lost: Iterable[Place] = (),
+    ) -> None:
+        """An attempt failed; `again`: another one follows, with `batch_size` where memory forces a smaller one."""
         column = "user_failures" if by_user else "machine_failures"
-        self._write(
-            lambda moment: self._db.execute(
+
+        def body(moment: int) -> None:
+            self._db.execute(
                 f"UPDATE trials SET {column} = {column} + 1, batch_size = coalesce(?, batch_size) WHERE trial_id = ?",
                 (batch_size, trial_id),
             )
-        )
+            if not again:
+                self._leave(trial_id, FAILED, moment, kind, failure)
+                self._place(earned, lost, moment)
+
+        self._write(body)
 
     def close_waiting(self, lost: Iterable[Place]) -> None:
         """Nothing is left to train: the trials that still wait have not earned their places."""
@@ -457,6 +470,20 @@ class Journal:
     def trial(self, trial_id: str) -> sqlite3.Row | None:
         return self._db.execute("SELECT * FROM trials WHERE trial_id = ?", (trial_id,)).fetchone()
 
+    def next_pending(self, after: int) -> sqlite3.Row | None:
+        """The first trial that has not begun, in launch order, beyond `after`."""
+        return self._db.execute(
+            "SELECT trial_id, launch_order FROM trials WHERE outcome = 'pending' AND launch_order > ?"
+            " ORDER BY launch_order LIMIT 1",
+            (after,),
+        ).fetchone()
+
+    def to_cancel(self) -> list[sqlite3.Row]:
+        return self._db.execute(
+            "SELECT trial_id, cohort FROM trials WHERE cancel_requested = 1"
+            " AND outcome IN ('pending', 'running', 'paused')"
+        ).fetchall()
+
     def is_finished(self) -> bool:
         """Whether every trial has ended."""
         sought = "SELECT 1 FROM trials WHERE outcome IN ('pending', 'running', 'paused') LIMIT 1"
@@ -501,6 +528,13 @@ class Journal:
     def events(self, after: int = 0) -> list[sqlite3.Row]:
         return self._db.execute("SELECT * FROM events WHERE number > ? ORDER BY number", (after,)).fetchall()
 
+    def last_event(self) -> sqlite3.Row | None:
+        return self._db.execute("SELECT * FROM events ORDER BY number DESC LIMIT 1").fetchone()
+
+    def num_events(self) -> dict[str, int]:
+        """How many there were of each kind."""
+        return dict(self._db.execute("SELECT kind, count(*) FROM events GROUP BY kind ORDER BY kind").fetchall())
+
     def counts(self) -> dict[str, int]:
         """Number of trials by outcome; every outcome is a key."""
         counts = dict.fromkeys((*UNFINISHED, *ENDED), 0)
@@ -518,6 +552,17 @@ class Journal:
             " AND epoch = (SELECT max(epoch) FROM epochs AS other WHERE other.trial_id = trials.trial_id)"
             " ORDER BY val_error_pct, trial_id LIMIT 1"
         ).fetchone()
+
+    def best_trials(self, limit: int) -> list[tuple[float, str]]:
+        """Error in percent and id of the best that trained to the end, best first."""
+        rows = self._db.execute(
+            "SELECT val_error_pct, trial_id FROM trials JOIN epochs USING (trial_id) WHERE outcome = 'completed'"
+            " AND val_error_pct IS NOT NULL"
+            " AND epoch = (SELECT max(epoch) FROM epochs AS other WHERE other.trial_id = trials.trial_id)"
+            " ORDER BY 1, 2 LIMIT ?",
+            (limit,),
+        )
+        return [tuple(row) for row in rows]
 
     def arrivals_by_rung(self) -> dict[int, int]:
         """Number of trials that a decision was taken on, by the epochs of the rung."""

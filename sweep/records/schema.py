@@ -45,6 +45,7 @@ CREATE TABLE trials (
     failure_kind TEXT, failure TEXT, started_at_ms INTEGER, ended_at_ms INTEGER,
     run_id TEXT, delivered_outcome TEXT
 );
+CREATE INDEX trials_to_cancel ON trials (trial_id) WHERE cancel_requested = 1;
 CREATE INDEX trials_by_outcome ON trials (outcome, launch_order);
 CREATE TABLE epochs (
     trial_id TEXT NOT NULL REFERENCES trials, epoch INTEGER NOT NULL,

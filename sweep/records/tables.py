@@ -67,12 +67,19 @@ def from_journal(journal: Journal) -> Tables:
     epochs = [dict(row) for row in journal.epochs()]
     decisions = [dict(row) for row in journal.decisions()]
     metadata = {key: value for key, value in journal.meta().items() if key not in PRIVATE_META}
+    metadata["study"] = extended_study(metadata)
     return Tables(
         architectures=architectures_table(trials),
         trials=pa.Table.from_pylist(_trial_rows(trials, epochs, decisions), TRIALS),
         epochs=pa.Table.from_pylist(epochs, EPOCHS),
         metadata={"tables_version": TABLES_VERSION, **metadata},
     )
+
+
+def extended_study(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """The study of a sweep with the spaces that `sweep extend` added to it."""
+    added = [space for extension in meta.get("extensions", []) for space in extension["spaces"]]
+    return meta["study"] | {"spaces": list(dict.fromkeys([*meta["study"]["spaces"], *added]))}
 
 
 def architectures_table(trials: Iterable[Mapping[str, Any]]) -> pa.Table:

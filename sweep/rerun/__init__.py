@@ -80,7 +80,7 @@ def _chosen_and_trained(
     from sweep.rerun.full_scale import check_workers, train_at_full_scale
     from sweep.rerun.result import FOLDER, keep, read
     from sweep.rerun.workplace import open_workplace
-    from sweep.scheduling.driver import sweep_id
+    from sweep.scheduling.engine import sweep_id
 
     progress = progress or (lambda stage, result: None)
     candidates = choose(tables, best)

@@ -11,7 +11,7 @@ from typing import Any
 
 from cluster import Profile, Slots, ray_session
 from sweep.rerun.result import FOLDER
-from sweep.scheduling.driver import shared
+from sweep.scheduling.engine import shared
 from sweep.studies import Study
 from sweep.training.data import prepare
 from sweep.training.store import Store

@@ -22,7 +22,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cluster.profile import Storage
 from sweep.training import data as images
 from sweep.training.data import DataFiles
-from sweep.training.store import FolderStore, Store, open_store
+from sweep.training.store import FolderStore, Store, open_store, store_names
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,10 @@ class Stores:
     def __call__(self, name: str) -> Store:
         return SharedStore(self, name)
 
+    def names(self) -> list[str]:
+        """The stores that hold something, asked where `keeper` is or `place` is reached."""
+        return store_names(self.place, self.endpoint)
+
 
 class SharedStore:
     """A store that may be made on one host and used on another: each operation looks where it is."""
@@ -129,6 +133,9 @@ class SharedStore:
 
     def remove(self, name: str) -> None:
         self._do("remove", name)
+
+    def size(self, name: str) -> int:
+        return self._do("size", name)
 
     def clear(self) -> None:
         self._do("clear")

@@ -1,224 +1,171 @@
-"""Ray Tune around the decision core: the trainable that workers run and the scheduler that journals.
+"""Ray Tune around the conductor: what it offers to train, what it hears, and how a worker that hangs is ended.
 
-Worker side: `TrialTrainable` trains one trial after another in a process that lives as long as the sweep, writes a
-checkpoint after each epoch and reports the epoch's result. Driver side: `JournalScheduler` takes each result, asks
-`asha.py`, commits result and decision to the journal, and only then answers Tune.
-
-A worker that takes up a trial reports the epoch of its checkpoint once more before it trains the next one. The
-driver may have lost exactly that result; where it has not, the repetition is ignored.
+In: a `Conductor`. Out: the parts that a `Tuner` takes. Tune's trials are the conductor's stretches: it starts them,
+moves them between hosts and hands their reports on; its own retries, states and schedulers are not used.
 """
 
+import os
 import re
-import socket
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
+from ray.exceptions import GetTimeoutError, RayError
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sweep.records import DecisionRow, EpochRow, Journal
-from sweep.records.journal import COMPLETED, DIVERGED, RUNNING, STOPPED
-from sweep.scheduling.asha import CONTINUE, STOP, Asha, next_rung
-from sweep.scheduling.sharing import Images, Stores
-from sweep.studies import Recipe, Stopping
+from sweep.scheduling.conductor import MACHINE, MEMORY, Conductor, Nothing
+from sweep.scheduling.memory import num_oom_kills
+from sweep.scheduling.worker import to_config
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_DRAIN_S = 30.0
+_ASK_S = 10.0
 
 
-@dataclass(frozen=True)
-class TrialSpec:
-    """What a worker needs to know of one trial."""
-
-    architecture: str
-    seed: int
-    scale: str
+class RayGoneError(RuntimeError):
+    """No host of the Ray is left; the trials are not to blame."""
 
 
-@dataclass(frozen=True)
-class WorkerSettings:
-    """What all trials of a sweep share, sent to each worker once."""
-
-    trials: dict[str, TrialSpec]
-    recipe: Recipe
-    num_epochs: int
-    num_train: int
-    num_validation: int
-    num_classes: int
-    split_seed: int
-    images: Images
-    stores: Stores
-    gpus_per_trial: float
+def trial_id_of(trial: Any) -> str:
+    return trial.config["stretch"]["trial_id"]
 
 
-class TrialTrainable(tune.Trainable):
-    """One epoch a step. Reused from trial to trial, for importing torch can cost more than a trial."""
+class Feed(Searcher):
+    """Offers the conductor's stretches, one when a slot is free. `alive`: see `ConductorCallback`."""
 
-    def setup(self, config: dict[str, Any], settings: WorkerSettings) -> None:  # type: ignore[override]
-        from sweep.training.device import limit_to_share
+    def __init__(self, conductor: Conductor, alive: Callable[[], None]):
+        super().__init__(metric=None, mode=None)
+        self._conductor, self._alive = conductor, alive
 
-        self._settings = settings
-        limit_to_share(settings.gpus_per_trial)
-        self._results = self._begin(config["trial_id"])
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        self._alive()  # Tune asks once a second, and does nothing else, while no trial runs
+        stretch = self._conductor.next_stretch()
+        if isinstance(stretch, Nothing):
+            return Searcher.FINISHED if stretch is Nothing.LEFT else None
+        return to_config(stretch)
 
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._results = self._begin(new_config["trial_id"])
-        return True
+    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None: ...
 
-    def step(self) -> dict[str, Any]:
-        return next(self._results)
+    # Tune writes the state of a search down; ours is the journal.
+    def save(self, checkpoint_path: str) -> None: ...
 
-    def _begin(self, trial_id: str) -> Iterator[dict[str, Any]]:
-        from sweep.spaces import Architecture
-        from sweep.training import checkpoint
-        from sweep.training.data import open_split
-        from sweep.training.device import explained
-        from sweep.training.trial import Trial
+    def restore(self, checkpoint_path: str) -> None: ...
 
-        settings, spec = self._settings, self._settings.trials[trial_id]
-        split = open_split(
-            settings.images.files(spec.scale),
-            num_train=settings.num_train,
-            num_validation=settings.num_validation,
-            seed=settings.split_seed,
-        )
-        store = settings.stores(trial_id)
-        with explained(settings.gpus_per_trial):
-            trial = Trial(
-                Architecture.from_json(spec.architecture),
-                settings.recipe,
-                split,
-                num_epochs=settings.num_epochs,
-                seed=spec.seed,
-                num_classes=settings.num_classes,
-            )
-            resumed = checkpoint.load_newest(store, trial)
-            if resumed is not None:
-                yield self._report(resumed)
-            for result in trial.run():
-                checkpoint.save(store, trial, result)
-                yield self._report(result)
+    def get_state(self) -> dict[str, Any]:
+        return {}
 
-    @staticmethod
-    def _report(result: Any) -> dict[str, Any]:
-        return result.to_dict() | {"host": socket.gethostname()}
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None: ...
 
 
-class JournalScheduler(FIFOScheduler):
-    """Commits each result with the decision that it leads to, then acts on it.
+class ConductorScheduler(FIFOScheduler):
+    """Hands on what is reported, and how trials fail."""
 
-    `ended` is called with the id of a trial that the journal has seen to its end.
-    """
-
-    def __init__(self, journal: Journal, stopping: Stopping, ended: Callable[[str], None]):
+    def __init__(self, conductor: Conductor):
         super().__init__()
-        self._journal, self._stopping, self._ended = journal, stopping, ended
-        self._rungs = stopping.rungs
-        self._asha = Asha(stopping.reduction_factor)
-        # The rungs as the journal remembers them. A recovered journal can know a decision whose epoch it lacks: that
-        # trial trains the epoch again, and what was decided then holds, for later arrivals were held against it.
-        self._recorded: dict[tuple[str, int], DecisionRow] = {}
-        for row in journal.decisions():
-            self._asha.arrive(row["cohort"], row["rung_epochs"], row["error_pct"])
-            recorded = DecisionRow(**{name: row[name] for name in DecisionRow.__dataclass_fields__})
-            self._recorded[recorded.trial_id, recorded.rung_epochs] = recorded
-        self._trials = {row["trial_id"]: row for row in journal.trials()}
-        self._last_epoch = {row["trial_id"]: row["epoch"] for row in journal.epochs()}
-        self._ended_trials: set[str] = set()
-        self._attempts: dict[str, int] = {}
+        self._conductor = conductor
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its scheduler into a state that we never read back; a journal cannot and need not be in it.
         return {}
 
-    def on_trial_started(self, trial_id: str) -> None:
-        self._attempts[trial_id] = self._journal.start_attempt(trial_id)
-
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        trial_id, epoch = trial.config["trial_id"], result["epoch"]
-        if epoch <= self._last_epoch.get(trial_id, 0):  # the epoch of a checkpoint, reported again
-            return TrialScheduler.STOP if trial_id in self._ended_trials else TrialScheduler.CONTINUE
-        if epoch > self._last_epoch.get(trial_id, 0) + 1:
-            raise RuntimeError(
-                f"{trial_id} reports epoch {epoch} after {self._last_epoch.get(trial_id, 0)}: one is lost"
-            )
-        rung = self._rung(result)
-        recorded = None if rung is None else self._recorded.get((trial_id, rung))
-        decision = None if rung is None or recorded is not None else self._decide(trial_id, rung, result)
-        outcome = self._outcome(result, recorded or decision)
-        self._journal.record(self._epoch_row(trial_id, result), decision, outcome)
-        self._last_epoch[trial_id] = epoch
-        if outcome == RUNNING:
-            return TrialScheduler.CONTINUE
-        self._ended_trials.add(trial_id)
-        self._ended(trial_id)
-        return TrialScheduler.STOP
+        goes_on = self._conductor.report(trial_id_of(trial), result)
+        return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
 
-    def _rung(self, result: dict[str, Any]) -> int | None:
-        """The rung at which this result arrives, None between two."""
-        if result["diverged"]:
-            return next_rung(self._rungs, result["epoch"])
-        return result["epoch"] if result["epoch"] in self._rungs else None
-
-    def _decide(self, trial_id: str, rung: int, result: dict[str, Any]) -> DecisionRow:
-        row = self._trials[trial_id]
-        error_pct = None if result["diverged"] else result["val_error_pct"]
-        judgement = self._asha.arrive(row["cohort"], rung, error_pct)
-        return DecisionRow(
-            trial_id=trial_id,
-            cohort=row["cohort"],
-            rung_epochs=rung,
-            error_pct=error_pct,
-            cutoff_pct=judgement.cutoff_pct,
-            would_stop=judgement.would_stop,
-            audited=bool(row["audited"]),
-            decision=STOP if judgement.would_stop and not row["audited"] else CONTINUE,
-        )
-
-    def _outcome(self, result: dict[str, Any], decision: DecisionRow | None) -> str:
-        if result["diverged"]:
-            return DIVERGED
-        if result["epoch"] >= self._stopping.max_epochs:
-            return COMPLETED
-        return STOPPED if decision is not None and decision.decision == STOP else RUNNING
-
-    def _epoch_row(self, trial_id: str, result: dict[str, Any]) -> EpochRow:
-        fields = EpochRow.__dataclass_fields__
-        known = {key: result[key] for key in fields if key in result} | {"trial_id": trial_id}
-        return EpochRow(**known, attempt=self._attempts.get(trial_id, 0))
-
-
-class JournalCallback(tune.Callback):
-    """Tells the scheduler of starts, and the journal of trials that failed for good."""
-
-    def __init__(self, scheduler: JournalScheduler, journal: Journal):
-        self._scheduler, self._journal = scheduler, journal
-
-    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        self._scheduler.on_trial_started(trial.config["trial_id"])
-
-    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        # Tune writes its file of errors here first; `trial.get_error` would look in storage, where it comes later.
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        if not any(node["Alive"] for node in ray.nodes()):
+            raise RayGoneError("Ray has died: none of its hosts is left")
+        # Tune has written what it knows of the error into this file.
         error = Path(trial.error_file or "")
         text = error.read_text(errors="replace") if error.is_file() else "the worker died without an error"
-        self._journal.fail(trial.config["trial_id"], _COLOURS.sub("", text))
+        kind = MEMORY if self._memory_ran_out(trial) else MACHINE
+        self._conductor.failed(trial_id_of(trial), kind, _COLOURS.sub("", text))
+
+    def _memory_ran_out(self, trial: Any) -> bool:
+        """Whether the kernel has ended processes of the trial's host for want of memory since it began there."""
+        where = self._conductor.where(trial_id_of(trial))
+        if not where:
+            return False
+        now = _on_node(where["node_id"], num_oom_kills)
+        return now is not None and now > where["oom_kills"]
+
+
+class ConductorCallback(tune.Callback):
+    """Tells the conductor of starts, and ends the workers of trials that have gone silent.
+
+    `alive` is called again and again for as long as Tune goes round.
+    """
+
+    def __init__(self, conductor: Conductor, alive: Callable[[], None]):
+        self._conductor, self._alive = conductor, alive
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
+    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        self._conductor.started(trial_id_of(trial))
 
-class StopOnRequest(tune.Stopper):
-    """Ends the Tune run when `requested` says so; the journal keeps the trials as unfinished."""
+    def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict[str, Any], **info: Any) -> None:
+        result.pop("log", None)  # Tune keeps each trial's last result in memory, for as long as it lasts
+        result.pop("traceback", None)
 
-    def __init__(self, requested: Callable[[], bool]):
-        self._requested = requested
+    def on_step_begin(self, iteration: int, trials: list, **info: Any) -> None:
+        self._alive()
+        self._conductor.poll()
+        for trial_id, where in self._conductor.silent():
+            actor = next((t.temporary_state.ray_actor for t in trials if t.status == "RUNNING"
+                          and trial_id_of(t) == trial_id), None)  # fmt: skip
+            end_worker(actor, where)
+
+
+class StopWhenDrained(tune.Stopper):
+    """Ends the Tune run where a sweep that was asked to stop has not done so by itself: a worker may hang."""
+
+    def __init__(self, conductor: Conductor):
+        self._conductor = conductor
+        self._deadline_s: float | None = None
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        return self._requested()
+        if not self._conductor.draining:
+            return False
+        self._deadline_s = self._deadline_s or time.monotonic() + _DRAIN_S
+        return time.monotonic() > self._deadline_s
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
+
+
+def end_worker(actor: Any, where: dict[str, Any]) -> None:
+    """Ray asks a worker to end, which one that was stopped by a signal does not hear: its host's kernel comes first."""
+    if where:
+        _on_node(where["node_id"], _kill, where["pid"])
+    if actor is not None:
+        ray.kill(actor)
+
+
+def _on_node(node_id: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function answers on a host; None if the host does not answer."""
+    if node_id == ray.get_runtime_context().get_node_id():
+        return function(*arguments)
+    try:
+        strategy = NodeAffinitySchedulingStrategy(node_id, soft=False)
+        task = ray.remote(function).options(num_cpus=0, max_retries=0, scheduling_strategy=strategy)  # type: ignore[attr-defined]
+        return ray.get(task.remote(*arguments), timeout=_ASK_S)
+    except (RayError, GetTimeoutError):
+        return None
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return

@@ -1,15 +1,20 @@
 """Where a trial's checkpoints lie: named blobs in a folder, or in a bucket that speaks S3.
 
-In: a place that whoever continues the trial can reach. Out: the same five operations wherever it is. A third kind, for
+In: a place that whoever continues the trial can reach. Out: the same six operations wherever it is. A third kind, for
 hosts that share nothing, carries the blobs to the driver through Ray (sweep/scheduling/sharing.py).
 """
 
-import os
+import errno
 import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
+
+from sweep.training.files import written_whole
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_FULL_IN_TORCH = ("PytorchStreamWriter failed writing file", "No space left")
 
 
 class Store(Protocol):
@@ -23,6 +28,10 @@ class Store(Protocol):
 
     def remove(self, name: str) -> None: ...
 
+    def size(self, name: str) -> int:
+        """In bytes."""
+        ...
+
     def clear(self) -> None:
         """Remove everything, and the place itself."""
         ...
@@ -35,22 +44,23 @@ class FolderStore:
         self.folder = folder
 
     def names(self) -> list[str]:
-        return sorted(path.name for path in self.folder.glob("[!.]*")) if self.folder.is_dir() else []
+        try:
+            return sorted(path.name for path in self.folder.iterdir() if not path.name.startswith("."))
+        except FileNotFoundError:
+            return []
 
     def read(self, name: str) -> bytes:
         return (self.folder / name).read_bytes()
 
     def write(self, name: str, content: bytes) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        draft = self.folder / f".draft.{os.getpid()}"
-        with draft.open("wb") as file:
+        with written_whole(self.folder / name) as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, self.folder / name)
 
     def remove(self, name: str) -> None:
         (self.folder / name).unlink(missing_ok=True)
+
+    def size(self, name: str) -> int:
+        return (self.folder / name).stat().st_size
 
     def clear(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -87,6 +97,12 @@ class BucketStore:
         if name in self.names():
             self._files.delete_file(f"{self._prefix}/{name}")
 
+    def size(self, name: str) -> int:
+        info = self._files.get_file_info(f"{self._prefix}/{name}")
+        if not info.is_file:
+            raise FileNotFoundError(errno.ENOENT, "no such object", info.path)
+        return info.size
+
     def clear(self) -> None:
         with suppress(FileNotFoundError):
             self._files.delete_dir(self._prefix)  # with the empty object that stands for the folder
@@ -97,3 +113,21 @@ def open_store(place: str, name: str, endpoint: str = "") -> Store:
     if place.startswith("s3://"):
         return BucketStore(f"{place.rstrip('/')}/{name}", endpoint)
     return FolderStore(Path(place) / name)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether the error, or what caused it, says that storage is full or cannot be written for now."""
+    return any(
+        (isinstance(one, OSError) and one.errno in _FULL)
+        or (isinstance(one, RuntimeError) and any(words in str(one) for words in _FULL_IN_TORCH))
+        for one in _with_causes(error)
+    )
+
+
+def _with_causes(error: BaseException) -> list[BaseException]:
+    found = [error]
+    for one in found:  # it grows; an error that comes back from a Ray task has its cause in an attribute `cause`
+        for cause in (one.__cause__, getattr(one, "cause", None)):
+            if isinstance(cause, BaseException) and cause not in found:
+                found.append(cause)
+    return found

@@ -2,16 +2,20 @@
 
 The loop is plain: a batch is indexed from the mapped images, augmented on the tensor, and one SGD step is taken
 under a linear warm-up and a cosine over all epochs. Every epoch draws its order and its augmentation from
-`(seed, epoch)`, so nothing random needs to be saved: weights and momentum after epoch k are the whole state, and a
-trial that resumes from them continues bit for bit on a CPU. With a `Share`, the trial is one of several workers that
-train the network together (sweep/training/distributed.py).
+`(seed, epoch)`, so after an epoch nothing random needs to be saved: weights and momentum are the whole state. Between
+two steps of an epoch the state of its generator, its losses and its seconds so far belong to it. A trial that resumes
+from either continues bit for bit on a CPU. With a `Share`, the trial is one of several workers that train the network
+together (sweep/training/distributed.py).
+
+Whoever runs a trial can have the word between two steps (`pause_s`), to say that it is alive, to save its state, or
+to end it: each `Tick` is a place to stop at. What the caller does meanwhile counts to no epoch's time.
 
 Shapes: B batch, C channels, H height, W width.
 """
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -50,6 +54,48 @@ class EpochResult:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Tick:
+    """Training is under way: `step` steps of `epoch` are done; all of them, while the epoch is being judged."""
+
+    epoch: int
+    step: int
+    steps_per_epoch: int
+
+
+class ForeignStateError(ValueError):
+    """A state in the middle of an epoch whose steps are not those of this trial."""
+
+
+@dataclass
+class _EpochSoFar:
+    """What an epoch has come to between two of its steps. `generator` draws the augmentation of the next one."""
+
+    generator: torch.Generator
+    loss_sum: Tensor
+    step: int = 0
+    train_time_s: float = 0.0
+
+
+class _Pace:
+    """When the caller is due to get the word, and the seconds at work between two looks at the clock."""
+
+    def __init__(self, pause_s: float | None):
+        self._pause_s = math.inf if pause_s is None else pause_s
+        self.resume()
+
+    def resume(self) -> None:
+        """The caller has given the word back."""
+        self._resumed_at = self._looked_at = time.monotonic()
+
+    def is_due(self) -> bool:
+        return time.monotonic() - self._resumed_at >= self._pause_s
+
+    def lap_s(self) -> float:
+        before, self._looked_at = self._looked_at, time.monotonic()
+        return self._looked_at - before
+
+
 class Trial:
     """Trains one architecture. `seed` sets the initial weights and, with the epoch, order and augmentation."""
 
@@ -85,6 +131,7 @@ class Trial:
             foreach=True,
         )
         self.epoch = 0
+        self._so_far: _EpochSoFar | None = None
         self._images = torch.from_numpy(split.images)
         self._labels = torch.from_numpy(split.labels)
         if self.device.type == "cuda":  # resident: copied once, augmented there
@@ -94,46 +141,78 @@ class Trial:
     def steps_per_epoch(self) -> int:
         return len(self.split.train) // self.recipe.batch_size
 
+    @property
+    def step(self) -> int:
+        """Steps done of the epoch after `epoch`."""
+        return self._so_far.step if self._so_far else 0
+
     def state_dict(self) -> dict[str, Any]:
-        """All that later epochs depend on; tensors and plain numbers only, for `torch.load(weights_only=True)`."""
-        return {
+        """All that the rest depends on, at a `Tick` too; tensors and plain numbers only, for `weights_only=True`."""
+        state: dict[str, Any] = {
             "epoch": self.epoch,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
+        if self._so_far:
+            assert self.share.num_workers == 1  # each of several has a sum of losses of its own
+            state["so_far"] = {
+                **vars(self._so_far),
+                "generator": self._so_far.generator.get_state(),
+                "batch_size": self.recipe.batch_size,
+                "device": self.device.type,
+            }
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.epoch = state["epoch"]
+        """Raises `ForeignStateError`, before anything is changed, where the steps of an epoch begun do not fit."""
+        so_far = self._load_epoch_so_far(dict(state["so_far"])) if "so_far" in state else None
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.epoch, self._so_far = state["epoch"], so_far
 
-    def run(self) -> Iterator[EpochResult]:
-        """Train from the epoch after the last one to `num_epochs`, yielding each; a divergence is the last."""
+    def _load_epoch_so_far(self, saved: dict[str, Any]) -> _EpochSoFar:
+        theirs = f"batches of {saved.pop('batch_size')} on {saved.pop('device')}"
+        ours = f"batches of {self.recipe.batch_size} on {self.device.type}"
+        if theirs != ours:  # another order of images, or another kind of generator
+            raise ForeignStateError(f"its epoch began with {theirs} and cannot go on with {ours}")
+        generator = torch.Generator(self.device)
+        generator.set_state(saved.pop("generator").cpu())
+        return _EpochSoFar(generator, saved.pop("loss_sum").to(self.device, copy=True), **saved)
+
+    def run(self, pause_s: float | None = None) -> Iterator[EpochResult | Tick]:
+        """Train from where the state stands to `num_epochs`, yielding each epoch; a divergence is the last.
+
+        With `pause_s`, also a `Tick` between two steps as soon as that many seconds have passed since the last time.
+        """
+        pace = _Pace(pause_s)
         while self.epoch < self.num_epochs:
-            result = self._run_epoch(self.epoch + 1)
-            self.epoch += 1
-            yield result
-            if result.diverged:
+            generator, batches = self._draw(self.epoch + 1)
+            so_far = self._so_far = self._so_far or _EpochSoFar(generator, torch.zeros((), device=self.device))
+            train_loss = yield from self._train_epoch(batches, so_far, pace)
+            train_time_s = so_far.train_time_s + pace.lap_s()
+            val_loss, val_error_pct, eval_time_s = yield from self._judge_epoch(train_loss, pace)
+            diverged = not math.isfinite(train_loss) or (len(self.split.validation) > 0 and not math.isfinite(val_loss))
+            self.epoch, self._so_far = self.epoch + 1, None
+            yield EpochResult(
+                epoch=self.epoch,
+                train_loss=train_loss,
+                val_loss=val_loss,
+                val_error_pct=math.nan if diverged else val_error_pct,
+                learning_rate=self.learning_rate(self.epoch * self.steps_per_epoch - 1),
+                train_time_s=train_time_s,
+                eval_time_s=eval_time_s,
+                diverged=diverged,
+            )
+            pace.resume()
+            if diverged:
                 return
 
-    def _run_epoch(self, epoch: int) -> EpochResult:
-        started = time.perf_counter()
-        train_loss = self._train_epoch(epoch)
-        trained = time.perf_counter()
-        val_loss, val_error_pct = math.nan, math.nan
-        if math.isfinite(train_loss) and len(self.split.validation):
-            val_loss, val_error_pct = evaluate(self, self._images, self._labels, self.split.validation)
-        diverged = not math.isfinite(train_loss) or (len(self.split.validation) > 0 and not math.isfinite(val_loss))
-        return EpochResult(
-            epoch=epoch,
-            train_loss=train_loss,
-            val_loss=val_loss,
-            val_error_pct=math.nan if diverged else val_error_pct,
-            learning_rate=self.learning_rate(epoch * self.steps_per_epoch - 1),
-            train_time_s=trained - started,
-            eval_time_s=time.perf_counter() - trained,
-            diverged=diverged,
-        )
+    def _draw(self, epoch: int) -> tuple[torch.Generator, tuple[Tensor, ...]]:
+        """The epoch's generator, and the batches of indices that it draws before anything else."""
+        generator = torch.Generator(self.device).manual_seed(derive_seed(self.seed, "epoch", epoch))
+        order = torch.randperm(len(self.split.train), generator=generator, device=self.device)
+        train = torch.from_numpy(self.split.train).to(self.device)[order]
+        return generator, train.split(self.recipe.batch_size)[: self.steps_per_epoch]
 
     def learning_rate(self, step: int) -> float:
         """At a step counted from 0 over all epochs: linear warm-up, times a cosine that ends at zero."""
@@ -141,19 +220,18 @@ class Trial:
         warmup = min(1.0, (step + 1) / self.recipe.warmup_steps) if self.recipe.warmup_steps else 1.0
         return self.recipe.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * step / total))
 
-    def _train_epoch(self, epoch: int) -> float:
+    def _train_epoch(
+        self, batches: tuple[Tensor, ...], so_far: _EpochSoFar, pace: _Pace
+    ) -> Generator[Tick, None, float]:
         """Mean training loss of the epoch; NaN as soon as a step's loss is not finite."""
-        generator = torch.Generator(self.device).manual_seed(derive_seed(self.seed, "epoch", epoch))
-        order = torch.randperm(len(self.split.train), generator=generator, device=self.device)
-        train = torch.from_numpy(self.split.train).to(self.device)[order]
         self.network.train()
-        total = torch.zeros((), device=self.device)
-        first_step = (epoch - 1) * self.steps_per_epoch
-        for step, index in enumerate(train.split(self.recipe.batch_size)[: self.steps_per_epoch]):
+        first_step = self.epoch * self.steps_per_epoch
+        for step in range(so_far.step, self.steps_per_epoch):
+            index = batches[step]
             for group in self.optimizer.param_groups:
                 group["lr"] = self.learning_rate(first_step + step)
             part = self.share.part(len(index))
-            x_BCHW = augment(self.normalised(self._images[index]), self.recipe, generator, part)
+            x_BCHW = augment(self.normalised(self._images[index]), self.recipe, so_far.generator, part)
             with self.autocast():
                 logits = self._replica(x_BCHW)
             loss = self.share.weight(len(index)) * functional.cross_entropy(
@@ -165,9 +243,26 @@ class Trial:
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
-            total += loss.detach()
-        mean = self.share.mean(total).item() / self.steps_per_epoch
+            so_far.loss_sum += loss.detach()
+            so_far.step = step + 1
+            so_far.train_time_s += pace.lap_s()
+            yield from self._tick(pace)
+        mean = self.share.mean(so_far.loss_sum).item() / self.steps_per_epoch
         return mean if math.isfinite(mean) else math.nan
+
+    def _judge_epoch(self, train_loss: float, pace: _Pace) -> Generator[Tick, None, tuple[float, float, float]]:
+        """Validation loss, error in percent and seconds. A state saved on the way has this begin anew."""
+        loss, wrong, time_s, num = math.nan, math.nan, 0.0, len(self.split.validation)
+        if num and math.isfinite(train_loss):
+            for loss, wrong in running_sums(self, self._images, self._labels, self.split.validation):
+                time_s += pace.lap_s()
+                yield from self._tick(pace)
+        return loss / max(num, 1), 100 * wrong / max(num, 1), time_s + pace.lap_s()
+
+    def _tick(self, pace: _Pace) -> Iterator[Tick]:
+        if pace.is_due():
+            yield Tick(self.epoch + 1, self.step, self.steps_per_epoch)
+            pace.resume()
 
     def normalised(self, images_BHW: Tensor) -> Tensor:
         """uint8 (B, H, W) to zero mean and unit deviation (B, 1, H, W), channels last."""
@@ -202,15 +297,20 @@ def augment(x_BCHW: Tensor, recipe: Recipe, generator: torch.Generator, part: sl
     return x_BHWC.permute(0, 3, 1, 2)
 
 
-@torch.inference_mode()
 def evaluate(trial: Trial, images: Tensor, labels: Tensor, index: np.ndarray) -> tuple[float, float]:
     """Mean cross-entropy in nats and error in percent over the images at `index`."""
+    *_, (loss, wrong) = running_sums(trial, images, labels, index)
+    return loss / len(index), 100 * wrong / len(index)
+
+
+def running_sums(trial: Trial, images: Tensor, labels: Tensor, index: np.ndarray) -> Iterator[tuple[float, int]]:
+    """Cross-entropy and wrong answers summed over the images at `index`, as they stand after each chunk of them."""
     trial.network.eval()
     loss, wrong = 0.0, 0
     for chunk in torch.from_numpy(index).to(images.device).split(_EVAL_BATCH):
-        with trial.autocast():
+        with torch.inference_mode(), trial.autocast():
             logits = trial.network(trial.normalised(images[chunk])).float()
-        target = labels[chunk].long()
-        loss += functional.cross_entropy(logits, target, reduction="sum").item()
-        wrong += int((logits.argmax(1) != target).sum())
-    return loss / len(index), 100 * wrong / len(index)
+            target = labels[chunk].long()
+            loss += functional.cross_entropy(logits, target, reduction="sum").item()
+            wrong += int((logits.argmax(1) != target).sum())
+        yield loss, wrong
