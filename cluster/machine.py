@@ -2,9 +2,12 @@
 
 import os
 import platform
+import resource
 import socket
 from pathlib import Path
 from typing import Any
+
+OPEN_FILES_NEEDED = 1024
 
 
 def num_cores() -> int:
@@ -12,6 +15,25 @@ def num_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def max_open_files() -> int:
+    """How many files this process may have open, once it has taken what the system lets it take."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < OPEN_FILES_NEEDED and soft != hard:
+        wanted = OPEN_FILES_NEEDED if hard == resource.RLIM_INFINITY else min(OPEN_FILES_NEEDED, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        return wanted
+    return soft
+
+
+def check_open_files() -> None:
+    """Raises `ValueError` where Ray's processes, which take the limit over, could not open what they need."""
+    if (found := max_open_files()) < OPEN_FILES_NEEDED:
+        raise ValueError(
+            f"open files: this process may open {found}, and Ray needs {OPEN_FILES_NEEDED}; raise the limit "
+            f"(`ulimit -n {OPEN_FILES_NEEDED}` before the command, or LimitNOFILE of the service)"
+        )
 
 
 def describe() -> dict[str, Any]:

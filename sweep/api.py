@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster import Profile, check_cluster, load_profile
+from cluster.machine import check_open_files
 from sweep.records import Journal, Tables, find_run, from_journal, write_tables
 from sweep.records.journal import ENDED, FAILED, FILE_NAME, UNFINISHED
 from sweep.records.lease import held
@@ -98,6 +99,7 @@ def _prepared(study: Study, folder: Path, profile: Profile, resume: bool, log: L
     from sweep.tracking import preflight
 
     _refuse_unless_fitting(study, folder, resume)
+    check_open_files()
     check_cluster(profile)
     if given := study.tracking.uri or profile.tracking.uri:
         preflight(given)

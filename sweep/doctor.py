@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from cluster.machine import num_cores
+from cluster.machine import OPEN_FILES_NEEDED, max_open_files, num_cores
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ def examine() -> list[Check]:
         *map(_package, packages),
         _gpu(),
         Check("CPU cores", True, str(num_cores())),
+        _open_files(),
         _data(),
         _disk(),
     ]
@@ -48,6 +49,11 @@ def _gpu() -> Check:
         return Check("GPU", True, "none; trials train on CPU cores, one each")
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return Check("GPU", True, ", ".join(names))
+
+
+def _open_files() -> Check:
+    found = max_open_files()
+    return Check("open files", found >= OPEN_FILES_NEEDED, f"{found} at most", f"ulimit -n {OPEN_FILES_NEEDED}")
 
 
 def _data() -> Check:

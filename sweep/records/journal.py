@@ -14,12 +14,14 @@ each trial once. Three guards keep it so:
   older copy) and is refused: MLflow was told of them, and would be told again under other times.
 """
 
+import fcntl
 import json
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing, suppress
+import zlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -68,12 +70,15 @@ _MARK = ".journal-commits"
 
 # Keys of the meta that say how this run directory stands, not what the sweep is: no reader of its results needs
 # them, and a recovered journal makes its own.
-ARRIVALS_DELIVERED, ORIGIN_DELIVERED = "arrivals_delivered", "origin_delivered"
-PRIVATE_META = ("stop_requested", "tracking_close", "tracking_error", ARRIVALS_DELIVERED, ORIGIN_DELIVERED)
+ARRIVALS_DELIVERED, CLOSINGS_DELIVERED = "arrivals_delivered", "closings_delivered"
+ORIGIN_DELIVERED = "origin_delivered"
+DELIVERED = (ARRIVALS_DELIVERED, CLOSINGS_DELIVERED, ORIGIN_DELIVERED)
+PRIVATE_META = ("stop_requested", "tracking_close", "tracking_error", *DELIVERED)
 
 # What a write meets on storage that is full or cannot be written just now: it may pass, and nothing was committed.
 _BLOCKED = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
 _BLOCKED_PAUSE_S = 1.0
+_UNREACHABLE = (*_BLOCKED, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_NOMEM)
 
 Place = tuple[int, str]
 """A rung in epochs, and a trial's id."""
@@ -87,6 +92,11 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def _code(error: Exception) -> int:
+    """SQLite's own number of an error; 0 for an error that Python found."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
 def _remedy(run_dir: Path) -> str:
     return (
         "restore it from a copy that is as new as MLflow's records, or rebuild it from them into another directory: "
@@ -95,10 +105,29 @@ def _remedy(run_dir: Path) -> str:
 
 
 def _marked(run_dir: Path) -> int:
-    """How many commits were made in this directory, as far as is known."""
+    """How many commits were made in this directory, as far as is known: a mark that is damaged says nothing."""
     with suppress(OSError, ValueError):
-        return int((run_dir / _MARK).read_bytes()[:20])
+        line = (run_dir / _MARK).read_bytes()[: len(_mark_line(0))]
+        commits = int(line[:20])
+        return commits if line == _mark_line(commits) else 0
     return 0
+
+
+def _mark_line(commits: int) -> bytes:
+    digits = b"%020d" % commits
+    return b"%s %08x\n" % (digits, zlib.crc32(digits))
+
+
+@contextmanager
+def _alone(run_dir: Path) -> Iterator[None]:
+    """One process of this host at a time may put a journal into a directory."""
+    folder = os.open(run_dir, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def find_run(run: str | Path) -> Path:
@@ -138,8 +167,17 @@ class Journal:
     ) -> "Journal":
         """A journal as it stood: rows of its tables by the names of their columns, the decisions in the order of their
         arrival. Appears whole or not at all, as with `create`."""
-        path = run_dir / FILE_NAME
         draft = run_dir / f".{FILE_NAME}.{os.getpid()}"
+        with _alone(run_dir):
+            try:
+                cls._fill(draft, meta, tables)
+                cls._put(draft, run_dir / FILE_NAME)
+            finally:
+                draft.unlink(missing_ok=True)
+        return cls.open(run_dir)
+
+    @classmethod
+    def _fill(cls, draft: Path, meta: Mapping[str, Any], tables: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
         draft.unlink(missing_ok=True)
         with closing(sqlite3.connect(draft)) as db:
             db.executescript(SCHEMA)
@@ -152,19 +190,20 @@ class Journal:
                     "UPDATE progress SET latest_ms = max(?, (SELECT coalesce(max(recorded_at_ms), 0) FROM epochs))",
                     (journal.get("created_at_ms", 0),),
                 )
+
+    @staticmethod
+    def _put(draft: Path, path: Path) -> None:
+        if path.exists():
+            raise FileExistsError(f"{path} exists already")
         # What a lost journal of this name left behind: its log would be read into this one.
         for name in (f"{FILE_NAME}-wal", f"{FILE_NAME}-shm", _MARK):
-            if not path.exists():
-                (run_dir / name).unlink(missing_ok=True)
+            path.with_name(name).unlink(missing_ok=True)
         try:
             os.link(draft, path)  # unlike a rename it never replaces the journal of another process
         except FileExistsError:
             raise FileExistsError(f"{path} exists already") from None
         except OSError:  # a file system without links
             os.replace(draft, path)
-        finally:
-            draft.unlink(missing_ok=True)
-        return cls.open(run_dir)
 
     @classmethod
     def open(cls, run_dir: Path, *, read_only: bool = False, token: int | None = None) -> "Journal":
@@ -174,25 +213,31 @@ class Journal:
             raise ValueError(
                 f"run: {str(run_dir)!r} holds no {FILE_NAME}; name the directory that `sweep launch` printed"
             )
-        db = sqlite3.connect(path, timeout=30, isolation_level=None)
+        db = None
         try:
-            version = db.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
-        except sqlite3.DatabaseError as error:
-            db.close()
-            raise ValueError(f"run: {str(path)!r} cannot be read as a journal ({error}); {_remedy(run_dir)}") from error
-        if version is None or json.loads(version[0]) != SCHEMA_VERSION:
-            db.close()
-            found = version and version[0]
-            raise ValueError(
-                f"run: {str(path)!r} has schema version {found}, this program reads {SCHEMA_VERSION}; "
-                "use the version of designspace-sweep that wrote it"
-            )
-        if read_only:
-            db.execute("PRAGMA query_only = ON")
-        else:
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = FULL")
-        return cls(path, db, token=token)
+            db = sqlite3.connect(path, timeout=30, isolation_level=None)
+            version = cls._version(db)
+            if version == SCHEMA_VERSION:
+                db.execute("PRAGMA query_only = ON" if read_only else "PRAGMA journal_mode = WAL")
+                db.execute("PRAGMA synchronous = FULL")
+                return cls(path, db, token=token)
+        except (sqlite3.Error, ValueError) as error:
+            remedy = _remedy(run_dir)
+            if _code(error) in _UNREACHABLE:
+                remedy = "nothing says that it is damaged: look for room on the disk and the right to read and write"
+            if db is not None:
+                db.close()
+            raise ValueError(f"run: {str(path)!r} cannot be read as a journal ({error}); {remedy}") from error
+        db.close()
+        raise ValueError(
+            f"run: {str(path)!r} has schema version {version}, this program reads {SCHEMA_VERSION}; "
+            "use the version of designspace-sweep that wrote it"
+        )
+
+    @staticmethod
+    def _version(db: sqlite3.Connection) -> Any:
+        row = db.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
+        return row and json.loads(row[0])
 
     def close(self) -> None:
         self._db.close()
@@ -210,9 +255,13 @@ class Journal:
         """Raises `ValueError` if the file is damaged, or knows fewer commits than were made in this directory."""
         run_dir = self.path.parent
         try:
-            found = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
+            found = self._db.execute("PRAGMA integrity_check(1)").fetchone()[0]
             commits = self._db.execute("SELECT commits FROM progress").fetchone()[0]
-        except sqlite3.DatabaseError as error:
+            self.meta()
+            for table in ("trials", "epochs", "decisions", "events"):  # SQLite does not look into what is text
+                for _ in self._db.execute(f"SELECT * FROM {table}"):
+                    pass
+        except (sqlite3.DatabaseError, ValueError) as error:
             found, commits = str(error), 0
         if found != "ok":
             raise ValueError(f"run: {str(self.path)!r} is damaged ({found}); {_remedy(run_dir)}")
@@ -230,7 +279,7 @@ class Journal:
             try:
                 return self._write_once(body)
             except sqlite3.OperationalError as error:
-                if self.blocked is None or error.sqlite_errorcode & 0xFF not in _BLOCKED:
+                if self.blocked is None or _code(error) not in _BLOCKED:
                     raise
                 self.blocked(f"{self.path}: {error}")
                 time.sleep(_BLOCKED_PAUSE_S)
@@ -259,7 +308,7 @@ class Journal:
         with suppress(OSError):
             if self._mark is None:
                 self._mark = os.open(self.path.with_name(_MARK), os.O_WRONLY | os.O_CREAT, 0o600)
-            os.pwrite(self._mark, b"%020d\n" % commits, 0)
+            os.pwrite(self._mark, _mark_line(commits), 0)
 
     # -- meta ------------------------------------------------------------------------------------------------
 
@@ -302,8 +351,8 @@ class Journal:
         decision: DecisionRow | None,
         outcome: str,
         *,
-        earned: Iterable[Place] = (),
-        lost: Iterable[Place] = (),
+        earned: Collection[Place] = (),
+        lost: Collection[Place] = (),
     ) -> None:
         """Commit an epoch, the decision taken on it, the trial's outcome and whose places it decided, all or none."""
 
@@ -316,7 +365,7 @@ class Journal:
 
         self._write(body)
 
-    def leave(self, trial_id: str, outcome: str, *, earned: Iterable[Place] = (), lost: Iterable[Place] = ()) -> None:
+    def leave(self, trial_id: str, outcome: str, *, earned: Collection[Place] = (), lost: Collection[Place] = ()) -> None:
         """The trial ends from outside: it was cancelled."""
 
         def body(moment: int) -> None:
@@ -343,8 +392,8 @@ class Journal:
         by_user: bool,
         again: bool,
         batch_size: int | None = None,
-        earned: Iterable[Place] = (),
-        lost: Iterable[Place] = (),
+        earned: Collection[Place] = (),
+        lost: Collection[Place] = (),
     ) -> None:
         """An attempt failed; `again`: another one follows, with `batch_size` where memory forces a smaller one."""
         column = "user_failures" if by_user else "machine_failures"
@@ -360,7 +409,7 @@ class Journal:
 
         self._write(body)
 
-    def close_waiting(self, lost: Iterable[Place]) -> None:
+    def close_waiting(self, lost: Collection[Place]) -> None:
         """Nothing is left to train: the trials that still wait have not earned their places."""
 
         def body(moment: int) -> None:
@@ -371,7 +420,7 @@ class Journal:
 
         self._write(body)
 
-    def _place(self, earned: Iterable[Place], lost: Iterable[Place], moment: int) -> None:
+    def _place(self, earned: Collection[Place], lost: Collection[Place], moment: int) -> None:
         for rung_epochs, trial_id in earned:
             self._db.execute(
                 "INSERT INTO promotions SELECT ?, ?, coalesce(max(arrival), 0), ? FROM decisions",
@@ -425,9 +474,10 @@ class Journal:
 
     def add_trials(self, trials: Iterable[TrialRow], **meta: Any) -> None:
         """Trials that were drawn later, with what is to be known of them; all or none."""
+        rows = list(map(asdict, trials))  # they are written twice where the first try finds no room
 
         def body(moment: int) -> None:
-            self._insert("trials", map(asdict, trials))
+            self._insert("trials", rows)
             self._set_meta(meta)
 
         self._write(body)
@@ -621,6 +671,23 @@ class Journal:
             "SELECT * FROM epochs WHERE delivered = 0 AND trial_id = ? ORDER BY epoch", (trial_id,)
         ).fetchall()
 
+    def undelivered_leaves(self) -> list[sqlite3.Row]:
+        """Trials that left before their time, until the tracking server knows their outcome; `after_arrival` counts the
+        arrivals before, by their moments, so that it stays what it is."""
+        return self._db.execute(
+            "SELECT launch_order, outcome, ended_at_ms,"
+            " (SELECT count(*) FROM decisions WHERE decided_at_ms < trials.ended_at_ms) AS after_arrival FROM trials"
+            " WHERE outcome IN ('failed', 'cancelled') AND outcome IS NOT delivered_outcome ORDER BY ended_at_ms"
+        ).fetchall()
+
+    def closings_after(self, num: int) -> list[sqlite3.Row]:
+        """All but the first `num` closings, with their moments."""
+        return self._db.execute("SELECT * FROM closings ORDER BY after_arrival LIMIT -1 OFFSET ?", (num,)).fetchall()
+
+    def latest_ms(self) -> int:
+        """The moment of the last commit: none that was recorded is later."""
+        return self._db.execute("SELECT latest_ms FROM progress").fetchone()[0]
+
     def num_undelivered(self) -> int:
         """Epochs and outcomes that the tracking server has not been told; one told as interrupted counts as told."""
         return self._db.execute(
@@ -629,12 +696,25 @@ class Journal:
             " AND NOT (outcome IN ('running', 'paused') AND delivered_outcome IS 'interrupted'))"
         ).fetchone()[0]
 
+    def forget_trial_delivery(self, trial_id: str, *, run_is_gone: bool) -> None:
+        """Take back the marks of one trial: its run is not there any more, or does not hold what it was told."""
+
+        def body(moment: int) -> None:
+            self._db.execute(
+                "UPDATE trials SET delivered_outcome = NULL, run_id = CASE WHEN ? THEN NULL ELSE run_id END"
+                " WHERE trial_id = ?",
+                (run_is_gone, trial_id),
+            )
+            self._db.execute("UPDATE epochs SET delivered = 0 WHERE trial_id = ?", (trial_id,))
+
+        self._write(body)
+
     def forget_delivery(self) -> None:
         """Take back every mark: the tracking server is another one, or lost what it knew."""
 
         def body(moment: int) -> None:
             self._db.execute("UPDATE trials SET run_id = NULL, delivered_outcome = NULL")
             self._db.execute("UPDATE epochs SET delivered = 0 WHERE delivered = 1")
-            self._db.execute("DELETE FROM meta WHERE key IN (?, ?)", (ARRIVALS_DELIVERED, ORIGIN_DELIVERED))
+            self._db.executemany("DELETE FROM meta WHERE key = ?", [(key,) for key in DELIVERED])
 
         self._write(body)

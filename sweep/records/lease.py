@@ -58,9 +58,9 @@ def _take(journal: Journal, log: Callable[[str], None]) -> int:
             alive = _lives(row)
         else:
             log(f"{row['owner']} had this sweep; watching for {_DEAD_AFTER_S:g} s whether it still has")
-            alive = _beats(journal, row["heartbeat"])
+            alive = _beats(journal, row)
         if alive:
-            raise _refusal(journal, row["owner"])
+            raise _refusal(journal)
         log(f"taking over from {row['owner']}, which ended without letting go")
     me = psutil.Process()
     owner = f"process {me.pid} on {socket.gethostname()}"
@@ -69,13 +69,12 @@ def _take(journal: Journal, log: Callable[[str], None]) -> int:
             row["token"] if row else 0, owner=owner, host=_host(), pid=me.pid, pid_started=_started(me.pid)
         )
     except LeaseLostError:
-        row = journal.lease()
-        assert row is not None
-        raise _refusal(journal, row["owner"]) from None
+        raise _refusal(journal) from None
 
 
-def _refusal(journal: Journal, owner: str) -> ValueError:
-    run_dir = str(journal.path.parent)
+def _refusal(journal: Journal) -> ValueError:
+    row, run_dir = journal.lease(), str(journal.path.parent)
+    owner = row["owner"] if row else "another process"
     return ValueError(
         f"--run-dir: {run_dir!r} is in use by {owner}; wait for it, or end it with `sweep stop {run_dir}`"
     )
@@ -107,14 +106,15 @@ def _lives(row: sqlite3.Row) -> bool:
         return False
 
 
-def _beats(journal: Journal, heartbeat: int) -> bool:
+def _beats(journal: Journal, seen: sqlite3.Row) -> bool:
+    """Whether the owner, or one that took over from it meanwhile, gives a sign of life."""
     deadline = time.monotonic() + _DEAD_AFTER_S
     while time.monotonic() < deadline:
         time.sleep(0.5)
         row = journal.lease()
         if row is None or row["released"]:
             return False
-        if row["heartbeat"] != heartbeat:
+        if (row["token"], row["heartbeat"]) != (seen["token"], seen["heartbeat"]):
             return True
     return False
 
@@ -131,6 +131,7 @@ def _beat(run_dir: Path, token: int, ended: threading.Event) -> None:
 
 
 def _release(journal: Journal) -> None:
+    journal.blocked = None  # nobody waits for room only to say that this process ends
     try:
         journal.release_lease()
     except (LeaseLostError, sqlite3.Error) as error:  # it is another's, or it will be seen that this process is gone

@@ -26,7 +26,7 @@ import numpy as np
 
 from sweep.rerun.choose import Candidate
 from sweep.rerun.confirm import Progress
-from sweep.rerun.job import Job, Reports, Row, epoch_result, read_rows, start_trial, train
+from sweep.rerun.job import Job, Reports, Row, epoch_result, read_rows, resume, start_trial, train
 from sweep.rerun.result import FOLDER, HISTORY, WEIGHTS, RerunResult, keep, write_whole
 from sweep.rerun.workplace import Workplace, full_scale, resolution_at_full_scale
 from sweep.studies import derive_seed
@@ -209,10 +209,8 @@ def _work(config: dict[str, Any]) -> None:
 
 def _trained(job: Job) -> Any:
     """The trial as its last checkpoint has it, in this process."""
-    from sweep.training import checkpoint
-
     trial = start_trial(job)
-    checkpoint.load_newest(job.store, trial)
+    resume(job, trial)
     if trial.epoch != job.num_epochs:
         raise RuntimeError(
             f"rerun: the checkpoint of the last epoch is damaged, the newest whole one is of epoch {trial.epoch}; "

@@ -1,11 +1,12 @@
 """One training that any worker can begin, and any other go on with.
 
 In: a `Job`, which says what to train, on which images, and in which store its state lies. Out: a row for each epoch,
-named as in the journal. Beside the checkpoints the store holds the rows of all epochs so far: whoever goes on reports
-them once more, for the driver may have been away while they were made.
+named as in the journal. Beside the checkpoints the store holds the rows of all epochs so far, which name the states
+that count: whoever goes on reports them once more, for the driver may have been away while they were made.
 """
 
 import json
+import logging
 import math
 import socket
 from collections.abc import Callable, Iterator
@@ -69,23 +70,32 @@ def train(job: Job, report: Report, **options: Any) -> list[Row]:
     from sweep.training import checkpoint
 
     trial = start_trial(job, **options)
-    resumed = checkpoint.load_newest(job.store, trial)
-    trial.share.agree(trial.epoch, "the epoch to go on from")
     speaks = trial.share.rank == 0
-    rows = [row for row in read_rows(job.store) if row["epoch"] <= trial.epoch] if speaks else []
-    if speaks and resumed is not None and (not rows or rows[-1]["epoch"] < trial.epoch):
-        rows.append(_row(resumed))  # killed between the checkpoint and its row
-    for row in rows:
+    rows = resume(job, trial)
+    trial.share.agree(trial.epoch, "the epoch to go on from")
+    for row in rows if speaks else []:
         report(row)
     for result in trial.run():
         if not speaks:
             continue
         rows.append(_row(result))
         if not result.diverged:
-            checkpoint.save(job.store, trial, result)
+            rows[-1]["checkpoint"] = checkpoint.save(job.store, trial, result, attempt=1)
             job.store.write(_HISTORY, json.dumps(rows).encode())
         report(rows[-1])
     return rows
+
+
+def resume(job: Job, trial: Any) -> list[Row]:
+    """Restore the last state whose row was written, and that is intact; answers the rows up to it."""
+    from sweep.training import checkpoint
+
+    rows = read_rows(job.store)
+    known = {row["epoch"]: row["checkpoint"] for row in rows if "checkpoint" in row}
+    resumed = checkpoint.load(job.store, trial, last_epoch=len(rows), known=known)
+    for sentence in resumed.refused:
+        logging.getLogger(__name__).warning(sentence)
+    return rows[: trial.epoch]
 
 
 def read_rows(store: Store) -> list[Row]:

@@ -157,7 +157,7 @@ class Promotion:
 class Synchronous:
     """Synchronous halving. `rungs` in epochs; `members`: each cohort's trials, and whether the lottery exempts them.
 
-    An exempt trial does not wait, and is awaited at each rung.
+    An exempt trial does not wait, and is awaited at each rung. Ties go by name: the order of arrival must not count.
     """
 
     reduction_factor: int
@@ -166,12 +166,13 @@ class Synchronous:
     pauses = True
     _errors: dict[tuple[str, int], dict[str, float]] = field(default_factory=dict)
     _gone: dict[str, set[str]] = field(default_factory=dict)
-    _earned: dict[tuple[str, int], set[str]] = field(default_factory=dict)
+    # Of each cohort, the number of its first rung that is not decided, and the trials that have to arrive there yet.
+    _undecided: dict[str, tuple[int, set[str]]] = field(default_factory=dict)
 
     def arrive(self, cohort: str, rung_epochs: int, trial_id: str, error_pct: float | None) -> Judgement:
         error = _rank(error_pct)
         self._errors.setdefault((cohort, rung_epochs), {})[trial_id] = error
-        earned, lost = self._decide(cohort)
+        earned, lost = self._decide(cohort, trial_id)
         would_stop = True if math.isinf(error) else None
         if (rung_epochs, trial_id) in (*earned, *lost):
             would_stop = (rung_epochs, trial_id) in lost
@@ -179,29 +180,35 @@ class Synchronous:
 
     def leave(self, cohort: str, trial_id: str) -> Judgement:
         self._gone.setdefault(cohort, set()).add(trial_id)
-        earned, lost = self._decide(cohort)
+        earned, lost = self._decide(cohort, trial_id)
         return Judgement(None, earned=earned, lost=lost)
 
     def close(self) -> tuple[Place, ...]:
         return ()
 
-    def _decide(self, cohort: str) -> tuple[tuple[Place, ...], tuple[Place, ...]]:
-        """Decide each rung of which all have arrived that can; deciding one may complete the next."""
+    def _decide(self, cohort: str, trial_id: str) -> tuple[tuple[Place, ...], tuple[Place, ...]]:
+        """Wait for the trial no longer, and decide each rung of which all have arrived that can: one may complete the
+        next. Who is missing is remembered, so that an arrival costs little in a large cohort."""
         earned: list[Place] = []
         lost: list[Place] = []
-        awaited = set(self.members[cohort])
-        exempt = {trial for trial, audited in self.members[cohort].items() if audited}
-        for rung in self.rungs:
+        number, missing = self._undecided.get(cohort) or (0, set(self.members[cohort]))
+        missing.discard(trial_id)
+        while not missing and number < len(self.rungs):
+            rung = self.rungs[number]
             errors = self._errors.get((cohort, rung), {})
-            if (cohort, rung) not in self._earned:
-                if awaited - self._gone.get(cohort, set()) - errors.keys():
-                    break
-                best = self._best(errors)
-                self._earned[cohort, rung] = best
-                earned += [(rung, trial) for trial in sorted(best)]
-                lost += [(rung, trial) for trial in sorted(errors.keys() - best)]
-            awaited = self._earned[cohort, rung] | exempt
+            best = self._best(errors)
+            earned += [(rung, trial) for trial in sorted(best)]
+            lost += [(rung, trial) for trial in sorted(errors.keys() - best)]
+            number += 1
+            missing = self._missing(cohort, number, best)
+        self._undecided[cohort] = number, missing
         return tuple(earned), tuple(lost)
+
+    def _missing(self, cohort: str, number: int, earned: set[str]) -> set[str]:
+        """Who is to arrive at a rung yet: those that have earned it at the one before, and the exempt."""
+        exempt = {trial for trial, audited in self.members[cohort].items() if audited}
+        arrived = self._errors.get((cohort, self.rungs[number]), {}) if number < len(self.rungs) else {}
+        return (earned | exempt) - self._gone.get(cohort, set()) - arrived.keys()
 
     def _best(self, errors: Mapping[str, float]) -> set[str]:
         ranked = sorted((error, trial) for trial, error in errors.items() if math.isfinite(error))

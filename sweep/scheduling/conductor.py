@@ -89,7 +89,6 @@ class Conductor:
         self._rungs = study.stopping.rungs
         self._live: dict[str, _Live] = {}
         self._cancelled: set[str] = set()
-        self._num_extensions = len(journal.get("extensions", []))
         self._next_poll_s = 0.0
         # The rungs as the journal remembers them. A recovered journal can know a decision whose epoch it lacks: that
         # trial trains the epoch again, and what was decided then holds, for later arrivals were held against it.
@@ -109,6 +108,7 @@ class Conductor:
         )
         # (not before, -rung that was earned, launch order, trial): what had begun or has earned its place goes first.
         self._again: list[tuple[float, int, int, str]] = []
+        self._offered: set[str] = set()  # the trials in it: one that is to wait before its next try is not put in anew
         for row in journal.trials("outcome = 'running'"):
             self._offer(row["trial_id"], rung=journal.last_epoch(row["trial_id"]))
         self._last_launched = -1
@@ -136,6 +136,7 @@ class Conductor:
             return Nothing.LEFT
         row = self._journal.trial(trial_id)
         assert row is not None
+        self._know(row["cohort"])
         stretch = Stretch(
             trial_id=trial_id,
             attempt=row["attempts"] + 1,
@@ -154,6 +155,7 @@ class Conductor:
     def _pop(self) -> str | None:
         while self._again and self._again[0][0] <= self._clock():
             trial_id = heapq.heappop(self._again)[-1]
+            self._offered.remove(trial_id)
             row = self._journal.trial(trial_id)
             if row is not None and row["outcome"] in (PENDING, RUNNING) and trial_id not in self._live:
                 return trial_id
@@ -167,6 +169,7 @@ class Conductor:
         row = self._journal.trial(trial_id)
         assert row is not None
         not_before = self._clock() + delay_s if delay_s else 0.0
+        self._offered.add(trial_id)
         heapq.heappush(self._again, (not_before, -rung, row["launch_order"], trial_id))
 
     def poll(self) -> None:
@@ -179,11 +182,11 @@ class Conductor:
             self._cancelled.add(row["trial_id"])
             if row["trial_id"] not in self._live:
                 self._leave(row["trial_id"], row["cohort"], CANCELLED)
-        if isinstance(self._rule, Synchronous):
-            num_extensions = len(self._journal.get("extensions", []))
-            if num_extensions != self._num_extensions:
-                self._num_extensions = num_extensions
-                self._rule.members = self._members()
+
+    def _know(self, cohort: str) -> None:
+        """Trials that were added meanwhile form cohorts of their own where a rung waits for all its trials."""
+        if isinstance(self._rule, Synchronous) and cohort not in self._rule.members:
+            self._rule.members = self._members()
 
     # -- what is heard of a stretch ------------------------------------------------------------------------------
 
@@ -310,7 +313,7 @@ class Conductor:
         """What the journal now says of other trials: those that have earned their place go on, others have ended."""
         for rung, trial_id in judgement.earned:
             self._recorded[trial_id, rung] = False
-            if trial_id not in self._live:
+            if trial_id not in self._live and trial_id not in self._offered:
                 self._offer(trial_id, rung=rung)
         for rung, trial_id in judgement.lost:
             self._recorded[trial_id, rung] = True
@@ -364,11 +367,12 @@ class Conductor:
         then = f"tried again with batch size {batch_size}" if batch_size else "tried again" if again else "given up"
         self._journal.note("retried" if again else "failed", f"{kind}: {last_line}; {then}", trial_id)
         self._log(trial_id, f"attempt {live.stretch.attempt} failed ({kind}), {then}:\n{text}\n")
-        if kind == DATA:
-            self.damaged_data = last_line
+        if kind == DATA:  # no trial can use the file: the session ends, so that it is made again
+            self.damaged_data, self.draining = last_line, True
         self._settle(left)
         if again:
-            self._offer(trial_id, rung=live.last_epoch, delay_s=min(_MAX_DELAY_S, 0 if by_user else 2.0**failures - 2))
+            delay_s = 0.0 if by_user else min(_MAX_DELAY_S, 2.0 ** min(failures, 9) - 2)
+            self._offer(trial_id, rung=live.last_epoch, delay_s=delay_s)
         else:
             self._ended(trial_id, FAILED, None)
 
@@ -379,6 +383,7 @@ class Conductor:
         return half if allowed and half >= 1 else None
 
     def _leave(self, trial_id: str, cohort: str, outcome: str) -> None:
+        self._know(cohort)
         left = self._rule.leave(cohort, trial_id)
         self._journal.leave(trial_id, outcome, earned=left.earned, lost=left.lost)
         self._journal.note(outcome, "ended by `sweep stop --trial`", trial_id)

@@ -1,24 +1,66 @@
-"""What a study will cost, before it starts: epochs from a simulation of its stopping rule, hours from its flops.
+"""What a study will cost, before it starts: epochs from a simulation of its stopping rule, hours from its flops, disk.
 
-In: a study and its drawn trials. Out: a `Forecast`. The simulation plays the very `asha.py` of the sweep over
-trials of random merit in random order, so its spread is that of asynchronous arrival, not a guess.
+In: a study and its drawn trials. Out: a `Forecast`. The simulation plays the very `asha.py` of the sweep over trials of
+random merit in random order, so its spread is that of the rule and not a guess. A trial is as good at one rung as at
+the next, none fails, and there is one worker: it trains a trial whose place is earned before a new one, so with many
+workers the promotions of "asha_promotion" come a little later than here. Synchronous halving does not depend on the
+order; there the spread is what the lottery leaves open.
+
+The work is bounded whatever the size of the study: a simulation plays some 50,000 trials at most, a part of each large
+cohort standing for all of it. Then the range is a little too wide, and the mean too high by some thousandths: the first
+arrivals at a rung go on more easily.
 """
 
-from collections.abc import Sequence
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from heapq import nlargest
 from typing import Any
 
 import numpy as np
 
 from sweep.records import TrialRow
-from sweep.scheduling.asha import Asha
-from sweep.studies import Study
+from sweep.scheduling.asha import Rule, rule_of
+from sweep.studies import Stopping, Study
 
 # Multiply-adds per second of one core in training, fp32: from 5e9 for networks of 0.5 MF at 28 pixels to 4e10 for
 # those of 40 MF at 96 (`tests/benchmarks/slot_speed.py`: six networks, medians of five rounds, torch 2.14 on one of
 # two cores of an AMD EPYC), and half of that where all cores train and neighbours are busy.
 CPU_FLOPS_PER_S = (2.5e9, 4e10)
 _TRAIN_PASSES = 3  # forward, and a backward that costs about two of them
+
+_TRIALS_PLAYED = 200_000  # in all simulations together, but for the least number of them
+_MIN_SIMULATIONS, _MAX_SIMULATIONS = 8, 200
+_TRIALS_AT_ONCE, _LEAST_OF_COHORT = 50_000, 1_000
+
+# A state on disk: weights and momentum in fp32, and for each block its batch norms and what torch.save writes around
+# the tensors (9.5 to 17.4 kB over 30 networks of three studies, 5,634 to 5.6 million parameters, torch 2.14).
+_STATE_BYTES_PER_PARAM, _STATE_BYTES_PER_BLOCK = 8, 18_000
+_STATES_OF_TRAINING_TRIAL = 4  # after its last two epochs, in the middle of one, and the one that is being written
+# The journal and MLflow's SQLite file, and in each trial's artifacts and log three small files and folders (120 trials
+# of 1 and of 16 epochs with MLflow 3.17: 7.8 kB a trial and 1.8 kB an epoch; then 4 kB for each file or folder).
+_RECORD_BYTES, _RECORD_BYTES_PER_TRIAL, _RECORD_BYTES_PER_EPOCH = 1_000_000, 24_000, 2_000
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Bytes on disk, at most at once.
+
+    Checkpoints lie where the profile says (`storage.checkpoints`), else in the run directory: for each trial in
+    training as much as its largest network takes, for the best `num_kept` that trained to the end, and for those that
+    wait at rungs, if all did. `records` are the journal and MLflow at `epochs_high`, without what a verbose trial logs.
+    """
+
+    per_training_trial: int
+    num_kept: int
+    kept_best: int
+    waiting: int
+    records: int
+
+    def checkpoints(self, num_training: int) -> int:
+        """With so many trials in training at a time."""
+        return num_training * self.per_training_trial + self.kept_best + self.waiting
 
 
 @dataclass(frozen=True)
@@ -36,48 +78,156 @@ class Forecast:
     device_hours_low: float
     device_hours_high: float
     device: str
+    disk: Disk
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def forecast(study: Study, trials: Sequence[TrialRow]) -> Forecast:
+def forecast(study: Study, trials: Sequence[TrialRow], *, keep_best: int = 3) -> Forecast:
+    """`keep_best`: the profile's `storage.keep_best`. A few seconds at most, however many trials there are."""
     stopping = study.stopping
-    levels = stopping.rungs
-    rng = np.random.default_rng(study.seed)
-    num_simulations = max(20, min(200, 200_000 // len(trials)))  # large studies vary less and cost more to play
-    per_trial = np.array([_simulate(study, trials, levels, rng) for _ in range(num_simulations)])
-    epochs = per_trial.sum(axis=1)
-    flops = np.array([trial.flops for trial in trials])
-    images = _TRAIN_PASSES * study.data.num_train + study.data.num_validation
-    work = per_trial @ flops * images
-    cohorts = [trial.cohort for trial in trials]
+    epochs, flops = _play_often(study, trials)
+    work = flops * (_TRAIN_PASSES * study.data.num_train + study.data.num_validation)
+    epochs_high = int(np.ceil(np.quantile(epochs, 0.95)))
     return Forecast(
         num_trials=len(trials),
-        trials_by_cohort={cohort: cohorts.count(cohort) for cohort in sorted(set(cohorts))},
-        rung_epochs=levels,
+        trials_by_cohort=dict(sorted(Counter(trial.cohort for trial in trials).items())),
+        rung_epochs=stopping.rungs,
         max_epochs=stopping.max_epochs,
         epochs_if_all_completed=len(trials) * stopping.max_epochs,
         epochs_low=int(np.quantile(epochs, 0.05)),
         epochs_mean=float(epochs.mean()),
-        epochs_high=int(np.ceil(np.quantile(epochs, 0.95))),
+        epochs_high=epochs_high,
         device_hours_low=float(np.quantile(work, 0.05) / CPU_FLOPS_PER_S[1] / 3600),
         device_hours_high=float(np.quantile(work, 0.95) / CPU_FLOPS_PER_S[0] / 3600),
         device="one CPU core",
+        disk=_disk(stopping, trials, epochs_high, keep_best),
     )
 
 
-def _simulate(
-    study: Study, trials: Sequence[TrialRow], levels: tuple[int, ...], rng: np.random.Generator
+def _disk(stopping: Stopping, trials: Sequence[TrialRow], epochs_high: int, keep_best: int) -> Disk:
+    states = [state_bytes(trial.params, trial.architecture) for trial in trials]
+    waits = stopping.rungs and stopping.method in ("asha_promotion", "synchronous")
+    return Disk(
+        per_training_trial=_STATES_OF_TRAINING_TRIAL * max(states),
+        num_kept=keep_best,
+        kept_best=sum(nlargest(keep_best, states)),
+        waiting=sum(states) if waits else 0,
+        records=_RECORD_BYTES + _RECORD_BYTES_PER_TRIAL * len(trials) + _RECORD_BYTES_PER_EPOCH * epochs_high,
+    )
+
+
+def state_bytes(params: int, architecture: str) -> int:
+    """What the state of a network (JSON) after an epoch takes on disk, at most."""
+    num_blocks = sum(stage["depth"] for stage in json.loads(architecture)["stages"])
+    return _STATE_BYTES_PER_PARAM * params + _STATE_BYTES_PER_BLOCK * num_blocks
+
+
+# -- the simulation ------------------------------------------------------------------------------------------------
+
+Play = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+"""From the indices of the trials that play to the epochs of each."""
+
+
+def _play_often(study: Study, trials: Sequence[TrialRow]) -> tuple[np.ndarray, np.ndarray]:
+    """For each simulation the epochs of all trials together, and their epochs times flops."""
+    rng = np.random.default_rng(study.seed)
+    play = _play_of(study.stopping, trials)
+    flops = np.array([trial.flops for trial in trials], dtype=float)  # the sums would overflow int64
+    cohorts = _indices_by_cohort(trials)
+    most = max(_LEAST_OF_COHORT, _TRIALS_AT_ONCE // len(cohorts)) if _by_arrival(study.stopping) else len(trials)
+    num_played = sum(min(len(indices), most) for indices in cohorts)
+    totals = []
+    for _ in range(max(_MIN_SIMULATIONS, min(_MAX_SIMULATIONS, _TRIALS_PLAYED // num_played))):
+        playing, stands_for = _sample(cohorts, most, rng)
+        epochs = play(playing, rng) * stands_for
+        totals.append((epochs.sum(), epochs @ flops[playing]))
+    columns = np.array(totals)
+    return columns[:, 0], columns[:, 1]
+
+
+def _indices_by_cohort(trials: Sequence[TrialRow]) -> list[np.ndarray]:
+    found: dict[str, list[int]] = {}
+    for index, trial in enumerate(trials):
+        found.setdefault(trial.cohort, []).append(index)
+    return [np.array(indices) for indices in found.values()]
+
+
+def _sample(
+    cohorts: Sequence[np.ndarray], most: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray | float]:
+    """Indices of trials, of each cohort no more than `most`, and for how many each stands."""
+    if max(map(len, cohorts)) <= most:
+        return np.arange(sum(map(len, cohorts))), 1.0
+    parts = [rng.permutation(indices)[:most] for indices in cohorts]
+    weights = [np.full(len(part), len(indices) / len(part)) for part, indices in zip(parts, cohorts)]
+    return np.concatenate(parts), np.concatenate(weights)
+
+
+def _play_of(stopping: Stopping, trials: Sequence[TrialRow]) -> Play:
+    names, numbers = np.unique([trial.cohort for trial in trials], return_inverse=True)
+    cohorts, audited = names.tolist(), np.array([trial.audited for trial in trials])
+
+    def arrivals(playing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        merits, order = rng.random(len(playing)).tolist(), rng.permutation(len(playing)).tolist()
+        rule = rule_of(stopping.method, stopping.reduction_factor, stopping.rungs, {})
+        theirs = [cohorts[number] for number in numbers[playing].tolist()]
+        return play_arrivals(rule, stopping, theirs, audited[playing].tolist(), merits, order)
+
+    def halving(playing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return play_halving(stopping, numbers[playing], audited[playing], rng.random(len(playing)))
+
+    return arrivals if _by_arrival(stopping) else halving
+
+
+def _by_arrival(stopping: Stopping) -> bool:
+    """Whether the order of arrival decides, so that it must be played one by one."""
+    return bool(stopping.rungs) and stopping.method != "synchronous"
+
+
+def play_arrivals(
+    rule: Rule,
+    stopping: Stopping,
+    cohorts: Sequence[str],
+    audited: Sequence[bool],
+    merits: Sequence[float],
+    order: Sequence[int],
 ) -> np.ndarray:
-    """Epochs of each trial when merits and order are random and a trial is as good at one rung as at the next."""
-    asha = Asha(study.stopping.reduction_factor)
-    merits = rng.random(len(trials))
-    epochs = np.full(len(trials), study.stopping.max_epochs)
-    for i in rng.permutation(len(trials)):
-        for level in levels:
-            would_stop = asha.arrive(trials[i].cohort, level, float(merits[i])).would_stop
-            if would_stop and not trials[i].audited:
-                epochs[i] = level
-                break
+    """Epochs of each trial under a rule of asha.py; merits are errors, the least is the best."""
+    rungs = stopping.rungs
+    epochs = np.full(len(order), stopping.max_epochs)
+    names = list(map(str, range(len(order))))
+    for newcomer in order:
+        ready = [(newcomer, 0)]
+        while ready:
+            trial, number = ready.pop()
+            if number == len(rungs):
+                epochs[trial] = stopping.max_epochs
+                continue
+            epochs[trial] = rungs[number]  # until it goes on; whoever waits when all is trained has lost
+            judgement = rule.arrive(cohorts[trial], rungs[number], names[trial], merits[trial])
+            others = ((int(name), rungs.index(rung)) for rung, name in judgement.earned if name != names[trial])
+            # The lottery's do not wait for a place, and so are not to be called when they have earned it.
+            ready += [(other, earned + 1) for other, earned in others if not audited[other]]
+            if audited[trial] or judgement.would_stop is False:
+                ready.append((trial, number + 1))
+    return epochs
+
+
+def play_halving(stopping: Stopping, cohorts: np.ndarray, audited: np.ndarray, merits: np.ndarray) -> np.ndarray:
+    """What `play_arrivals` gives for synchronous halving and without rungs, cohort (a number) by cohort.
+
+    The number that goes on from the first rung is known, and from the later ones too but for how many of the lottery's
+    are among the best.
+    """
+    epochs = np.full(len(merits), stopping.max_epochs)
+    for cohort in np.unique(cohorts):
+        members = np.flatnonzero(cohorts == cohort)
+        arrived = members[np.argsort(merits[members])]
+        for rung in stopping.rungs:
+            num_best = max(1, len(arrived) // stopping.reduction_factor)
+            goes_on = (np.arange(len(arrived)) < num_best) | audited[arrived]
+            epochs[arrived[~goes_on]] = rung
+            arrived = arrived[goes_on]
     return epochs

@@ -17,8 +17,8 @@ In: a space, its ranges, a NumPy generator. Out: `Draws`. What is drawn:
 A band of flops is applied later (sampling.py) and bends all of this, as it must.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from sweep.spaces.ranges import MULTIPLIERS_PER_UNIT, SLOPES_PER_UNIT, Ranges
 from sweep.spaces.regnet import compatible_widths, level_starts, level_widths
 from sweep.spaces.space import Space
 
+_GUIDES = 1 << 14  # a power of two: a product with it is exact
 MEMBER = 0  # the code of a draw that is a member; others index REASONS
 REASONS = (
     "member",
@@ -42,7 +43,7 @@ REASONS = (
 class Draws:
     """Whole numbers of shape (num, num_stages), and for each draw a code, (num,): `MEMBER` or an index of REASONS.
 
-    `pairs` index `ranges.pairs`. Only the rows of members are networks.
+    `pairs` index `ranges.pairs`. Only the rows of members are networks, and only they are filled in.
     """
 
     depths: np.ndarray
@@ -96,7 +97,7 @@ def _draw_pairs(space: Space, ranges: Ranges, rng: np.random.Generator, num: int
     distinct = list(dict.fromkeys(ratios))
     counts = np.array([ratios.count(ratio) for ratio in distinct])
     firsts = np.array([ratios.index(ratio) for ratio in distinct])
-    chosen = _choose(counts.astype(float) ** ranges.num_stages, rng.random((num, 1)))
+    chosen = _Choice(counts.astype(float) ** ranges.num_stages).indices(rng.random((num, 1)))
     return firsts[chosen] + rng.integers(counts[chosen], size=shape)
 
 
@@ -120,19 +121,33 @@ def _draw_regnet(ranges: Ranges, rng: np.random.Generator, num: int) -> Draws:
 
     starts = level_starts(w_0, w_a, w_m, stages)
     ends = np.minimum(starts, total[:, None])
-    depths = np.diff(ends, axis=1, prepend=0).astype(np.int64)
-    on_line = level_widths(w_0, w_m, stages, ranges.width_step)
+    # A level is skipped, or there is one more: so end most draws, and of those nothing else is worked out.
+    faulty = (starts[:, -1] < total) | (ends[:, 0] < 1)
+    for stage in range(1, stages):
+        faulty |= ends[:, stage] <= ends[:, stage - 1]
+    reasons = np.where(faulty, 1, MEMBER)
+    whole = np.flatnonzero(reasons == MEMBER)
+    depths = np.diff(ends[whole], axis=1, prepend=0).astype(np.int64)
+    fitting = _fit(depths, level_widths(w_0[whole], w_m[whole], stages, ranges.width_step), pair[whole], ranges)
+    reasons[whole] = fitting.reasons
+    draws = Draws(*(np.zeros((num, stages), dtype=np.int64) for _ in range(3)), reasons)
+    for column, found in ((draws.depths, fitting.depths), (draws.widths, fitting.widths), (draws.pairs, fitting.pairs)):
+        column[whole] = found
+    return draws
+
+
+def _fit(depths: np.ndarray, on_line: np.ndarray, pair: np.ndarray, ranges: Ranges) -> Draws:
+    """The networks of the levels' depths and widths (whole floats), with what speaks against each."""
     ratios, group_widths = (np.array(column)[pair][:, None] for column in zip(*ranges.pairs))
     widths, groups = compatible_widths(on_line, ratios, group_widths)
     reasons = _first_reason(
-        # A level is skipped, there is one more, or two have one width.
-        np.concatenate([depths < 1, starts[:, -1:] < total[:, None], np.diff(on_line, axis=1) <= 0], axis=1),
+        np.diff(on_line, axis=1) <= 0,  # two levels have one width
         groups < group_widths,
         _outside(widths, ranges.widths),
         _outside(depths, ranges.depths),
         np.diff(depths, axis=1) < 0,
     )
-    return Draws(depths, widths, np.repeat(pair[:, None], stages, axis=1), reasons)
+    return Draws(depths, widths, np.repeat(pair[:, None], ranges.num_stages, axis=1), reasons)
 
 
 def _first_reason(*faults: np.ndarray) -> np.ndarray:
@@ -144,14 +159,38 @@ def _outside(values: np.ndarray, allowed: range) -> np.ndarray:
     return (values < allowed[0]) | (values > allowed[-1]) | ((values - allowed[0]) % allowed.step > 0)
 
 
-def _log_uniform(values: Iterable[int], uniform: np.ndarray) -> np.ndarray:
+def _log_uniform(values: range | tuple[int, ...], uniform: np.ndarray) -> np.ndarray:
     """Values with chances proportional to 1/value; `uniform` holds numbers in [0, 1)."""
+    grid, choice = _log_uniform_grid(values)
+    return grid[choice.indices(uniform)]
+
+
+@lru_cache(maxsize=256)
+def _log_uniform_grid(values: range | tuple[int, ...]) -> "tuple[np.ndarray, _Choice]":
     grid = np.array(values)
-    return grid[_choose(1 / grid, uniform)]
+    return grid, _Choice(1 / grid)
 
 
-def _choose(weights: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-    """Indices with chances proportional to the weights; running sums are the same on every machine."""
-    cumulative = np.cumsum(weights)
-    chosen = np.searchsorted(cumulative, uniform * cumulative[-1], side="right")
-    return np.minimum(chosen, len(weights) - 1)
+class _Choice:
+    """Indices with chances proportional to the weights; running sums are the same on every machine.
+
+    The index is the first whose running sum is above uniform × total. A table says where to begin to look (the guide
+    table of Chen and Asau 1974), which takes a fifth of the time of `numpy.searchsorted`; a test compares the two.
+    """
+
+    def __init__(self, weights: np.ndarray):
+        self._cumulative = np.cumsum(weights)
+        self._total = self._cumulative[-1]
+        self._cumulative[-1] = np.inf  # so that a product that is rounded up to the total stays inside
+        starts = np.arange(_GUIDES) / _GUIDES * self._total
+        self._guide = np.searchsorted(self._cumulative, starts, side="right")
+
+    def indices(self, uniform: np.ndarray) -> np.ndarray:
+        flat = uniform.ravel()
+        target = flat * self._total
+        found = self._guide[(flat * _GUIDES).astype(np.intp)]
+        short = np.flatnonzero(self._cumulative[found] <= target)
+        while short.size:
+            found[short] += 1
+            short = short[self._cumulative[found[short]] <= target[short]]
+        return found.reshape(uniform.shape)

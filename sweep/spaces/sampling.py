@@ -8,14 +8,13 @@ Populations of like complexity are the fair way to compare spaces (Radosavovic e
 """
 
 import hashlib
-from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from sweep.spaces.architecture import Architecture, Stage
 from sweep.spaces.checks import positive_int, refusal
-from sweep.spaces.complexity import batch_complexity
+from sweep.spaces.complexity import Complexity, batch_complexity
 from sweep.spaces.draws import MEMBER, REASONS, Draws, draw, stage_arrays
 from sweep.spaces.ranges import Ranges
 from sweep.spaces.space import Space
@@ -28,13 +27,14 @@ _BELOW, _ABOVE, _AGAIN = range(len(REASONS), len(_ALL_REASONS))
 
 @dataclass(frozen=True)
 class Population:
-    """Distinct networks of the space of that name, in the order of their draws.
+    """Distinct networks of the space of that name, in the order of their draws, and what each costs.
 
     `num_draws` ends with the draw of the last member: it is len(members) plus the sum of `rejected`.
     """
 
     space: str
     members: tuple[Architecture, ...]
+    costs: tuple[Complexity, ...]
     num_draws: int
     rejected: dict[str, int]
 
@@ -98,8 +98,10 @@ class _Search:
     flops_max: float
     num: int
     members: list[Architecture] = field(default_factory=list)
+    costs: list[Complexity] = field(default_factory=list)
     seen: set[bytes] = field(default_factory=set)
-    counts: Counter[int] = field(default_factory=Counter)
+    stages: dict[tuple[int, int, int], Stage] = field(default_factory=dict)
+    counts: np.ndarray = field(default_factory=lambda: np.zeros(len(_ALL_REASONS), dtype=np.int64))
     flops_seen: tuple[float, float] = (np.inf, -np.inf)
 
     @property
@@ -110,24 +112,28 @@ class _Search:
         """Sort a block of draws into members and rejected ones, up to the last member that is wanted."""
         codes = draws.reasons.copy()
         valid = np.flatnonzero(codes == MEMBER)
-        codes[valid] = self._weigh(draws.rows(valid))
+        weighed = self._weigh(draws.rows(valid))
+        flops = weighed[0]
+        codes[valid] = np.select([flops < self.flops_min, flops > self.flops_max], [_BELOW, _ABOVE], default=MEMBER)
         end = len(codes)
-        for index in np.flatnonzero(codes == MEMBER).tolist():
+        for position in np.flatnonzero(codes[valid] == MEMBER).tolist():
+            index = int(valid[position])
             row = draws.key(index)
             if row in self.seen:
                 codes[index] = _AGAIN
                 continue
             self.seen.add(row)
-            self.members.append(_build(draws, index, self.ranges))
+            self.members.append(self._build(draws, index))
+            self.costs.append(Complexity(*(int(column[position]) for column in weighed)))
             if not self.num_wanted:
                 end = index + 1
                 break
-        self.counts.update(codes[:end].tolist())
+        self.counts += np.bincount(codes[:end], minlength=len(self.counts))
 
-    def _weigh(self, draws: Draws) -> np.ndarray:
-        """A code for each of these members: inside, below or above the band."""
+    def _weigh(self, draws: Draws) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Flops, parameters and activations of these members."""
         ranges = self.ranges
-        flops, _, _ = batch_complexity(
+        weighed = batch_complexity(
             stage_arrays(draws, ranges),
             stem_width=ranges.stem_width,
             stem_stride=ranges.stem_stride,
@@ -135,41 +141,50 @@ class _Search:
             conv_bias=ranges.conv_bias,
             **self.image,
         )
+        flops = weighed[0].astype(float)
         low, high = self.flops_seen
-        self.flops_seen = flops.astype(float).min(initial=low), flops.astype(float).max(initial=high)
-        return np.select([flops < self.flops_min, flops > self.flops_max], [_BELOW, _ABOVE], default=MEMBER)
+        self.flops_seen = flops.min(initial=low), flops.max(initial=high)
+        return weighed
+
+    def _build(self, draws: Draws, index: int) -> Architecture:
+        rows = zip(draws.depths[index].tolist(), draws.widths[index].tolist(), draws.pairs[index].tolist())
+        ranges = self.ranges
+        return Architecture(
+            tuple(self._stage(*row) for row in rows),
+            stem_width=ranges.stem_width,
+            stem_stride=ranges.stem_stride,
+            se_ratio=ranges.se_ratio,
+            conv_bias=ranges.conv_bias,
+        )
+
+    def _stage(self, depth: int, width: int, pair: int) -> Stage:
+        """Networks of a space share their stages: thousands of networks, hundreds of stages."""
+        key = depth, width, pair
+        if key not in self.stages:
+            ratio, group_width = self.ranges.pairs[pair]
+            self.stages[key] = Stage(depth, width, group_width, ratio)
+        return self.stages[key]
 
     def population(self) -> Population:
-        rejected = {reason: self.counts[code] for code, reason in enumerate(_ALL_REASONS) if code != MEMBER}
+        rejected = {reason: int(self.counts[code]) for code, reason in enumerate(_ALL_REASONS) if code != MEMBER}
         return Population(
             space=self.space.name,
             members=tuple(self.members),
-            num_draws=self.counts.total(),
+            costs=tuple(self.costs),
+            num_draws=int(self.counts.sum()),
             rejected={reason: count for reason, count in rejected.items() if count},
         )
 
     def failure(self) -> str:
         """The band, what the draws had instead, and what to change."""
         band = f"flops_min = {self.flops_min:g}, flops_max = {self.flops_max:g}"
-        draws = f"{self.counts.total()} draws of {self.space.name}"
+        draws = f"{self.counts.sum()} draws of {self.space.name}"
         low, high = self.flops_seen
         if low > high:
-            [(code, count)] = self.counts.most_common(1)
-            return f"{band}: none of {draws} was valid ({_ALL_REASONS[code]}: {count}); widen the ranges"
+            code = int(self.counts.argmax())
+            return f"{band}: none of {draws} was valid ({_ALL_REASONS[code]}: {self.counts[code]}); widen the ranges"
         drawn = f"in {draws}, whose flops lie between {low:.4g} and {high:.4g}"
         if not self.members:
             return f"{band}: no network {drawn}; move the band or the ranges"
         found = f"only {len(self.members)} of {self.num} distinct networks"
         return f"{band}: {found} {drawn}; ask for fewer, widen the band or the ranges, or raise max_draws"
-
-
-def _build(draws: Draws, index: int, ranges: Ranges) -> Architecture:
-    pairs = ranges.pairs
-    rows = zip(draws.depths[index].tolist(), draws.widths[index].tolist(), draws.pairs[index].tolist())
-    return Architecture(
-        tuple(Stage(depth, width, pairs[pair][1], pairs[pair][0]) for depth, width, pair in rows),
-        stem_width=ranges.stem_width,
-        stem_stride=ranges.stem_stride,
-        se_ratio=ranges.se_ratio,
-        conv_bias=ranges.conv_bias,
-    )

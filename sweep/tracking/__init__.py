@@ -1,8 +1,9 @@
 """MLflow: what a sweep's runs hold, the outbox that delivers them, and the server that shows them."""
 
-from sweep.tracking.delivery import TrackingError, record_run
+from sweep.tracking.client import TrackingError
 from sweep.tracking.outbox import Outbox, deliver
 from sweep.tracking.preflight import default_tracking_uri, preflight, strip_credentials
+from sweep.tracking.reruns import record_run
 from sweep.tracking.server import experiment_url, run_url, serve
 from sweep.tracking.team import serve_team
 

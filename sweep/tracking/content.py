@@ -1,4 +1,4 @@
-"""What an MLflow run holds: names, tags, params, metrics, the note and the saved view. Pure: no MLflow, no clock.
+"""What an MLflow run holds: names, tags, params, metrics, files, the note and the saved view. No MLflow, no clock.
 
 In: rows of the journal and the study as a dict. Out: plain dicts and tuples that `delivery` sends. Numeric facts of a
 network are metrics at step 0 (params are strings, which cannot be compared), curves are metrics at step = epoch, so
@@ -12,33 +12,57 @@ import math
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from sweep.records.journal import COMPLETED, DIVERGED, FAILED, PRIVATE_META, RUNNING, STOPPED
+from sweep.records.journal import (
+    CANCELLED,
+    COMPLETED,
+    DIVERGED,
+    FAILED,
+    PAUSED,
+    PRIVATE_META,
+    RUNNING,
+    STOPPED,
+)
 from sweep.spaces import SPACE_COLOURS, SPACES, Architecture
 from sweep.tracking.preflight import strip_credentials
 
 INTERRUPTED = "interrupted"
-# KILLED is MLflow's word for a run that was ended from outside: what early stopping does to a trial.
+# KILLED is MLflow's word for a run that was ended from outside: what early stopping does to a trial. SCHEDULED is one
+# that waits for its turn.
 RUN_STATUS = {
     RUNNING: "RUNNING",
+    PAUSED: "SCHEDULED",
     COMPLETED: "FINISHED",
     STOPPED: "KILLED",
     DIVERGED: "FAILED",
     FAILED: "FAILED",
+    CANCELLED: "KILLED",
     INTERRUPTED: "KILLED",
 }
 PARENT_STATUS = {"finished": "FINISHED", INTERRUPTED: "KILLED", "failed": "FAILED"}
 
 VIEW_TAG = "mlflow.sharedViewState."
 SWEEP_ID_TAG, TRIAL_ID_TAG, RERUN_ID_TAG = "sweep.id", "sweep.trial_id", "sweep.rerun_id"
-ATTEMPTS_TAG, HOST_TAG = "attempts", "host"
+ATTEMPTS_TAG, HOST_TAG, FAILURE_TAG = "attempts", "host", "failure"
+# Columns of the journal that are tags of the same name where they are set.
+COUNTED = ("user_failures", "machine_failures", "batch_size")
 EPOCHS_TRAINED = "epochs_trained"
 # Artifacts of the sweep's run: what it is, and what was drawn for it.
 ORIGIN_FILE, POPULATION_FILE = "sweep.json", "architectures.parquet"
+NUM_TRIALS = "num_trials"
 # The arrivals at the rungs, metrics of the sweep's run at step = number of the arrival: which trial (by its launch
 # order), at which rung, with which error; without the last, it had none.
 ARRIVAL_TRIAL, ARRIVAL_RUNG, ARRIVAL_ERROR = "arrivals/trial", "arrivals/rung_epochs", "arrivals/error_pct"
+# What decides places between two arrivals. That those who wait were stopped: at step = number of the arrival before it.
+# That a trial left, where its rung waits for it: at step = its launch order, with the number of arrivals before.
+CLOSED = "arrivals/closed"
+LEFT = {FAILED: "arrivals/failed", CANCELLED: "arrivals/cancelled"}
+# Artifacts of a trial's run.
+ARCHITECTURE_FILE, FAILURE_FILE, LOG_FILE = "architecture.yaml", "failure.txt", "log.txt"
+FAILURE_TAG_LENGTH = 5000
+_LOG_MAX_BYTES = 256_000
 _NOTE_MAX_CHARACTERS = 8000
 
 # Column of the journal -> metric of the run. The error stands first and alone: it is what one sorts and plots by.
@@ -102,6 +126,10 @@ def parent_tags(meta: Mapping[str, Any]) -> dict[str, str]:
     return {key: str(value) for key, value in tags.items() if value}
 
 
+def sweep_filter(meta: Mapping[str, Any]) -> str:
+    return f"tags.`{SWEEP_ID_TAG}` = '{sweep_id(meta)}' AND tags.kind = 'sweep'"
+
+
 def parent_params(study: Mapping[str, Any]) -> dict[str, str]:
     """The study's own settings, dotted: `stopping.max_epochs`, `scale.small.resolution`."""
     params: dict[str, Any] = {}
@@ -131,7 +159,8 @@ def note(study: Mapping[str, Any], verdicts: str = "") -> str:
             [
                 "- `error_pct`: error on the validation images in percent, one point an epoch. Compare only trials of "
                 "the same scale and `rung` (epochs trained): the longer one trains, the lower it gets.",
-                "- `outcome`: completed; stopped (early, at `rung`; status KILLED); diverged, failed (status FAILED).",
+                "- `outcome`: completed; stopped (early, at `rung`; status KILLED); diverged, failed (status FAILED); "
+                "cancelled (by hand; KILLED); paused (waits at `rung` for its place; SCHEDULED).",
                 "- `audited`: kept on by lottery whatever its error, so that the stopped ones can be judged fairly.",
                 "- `flops_m`, `params_m`, `activations_m`: millions, for one image. Colours tell the design spaces.",
             ]
@@ -141,10 +170,14 @@ def note(study: Mapping[str, Any], verdicts: str = "") -> str:
     return "\n\n".join(filter(None, parts))[:_NOTE_MAX_CHARACTERS]
 
 
-def origin(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """The journal's meta without what only says how its run directory stands, and no password in any URI of it."""
+def origin(meta: Mapping[str, Any], num_trials: int) -> dict[str, Any]:
+    """The journal's meta without what only says how its run directory stands, and no password in any URI of it.
+
+    `num_trials`: of the population that it goes with, `sweep extend` makes it grow.
+    """
     where = ("tracking_uri", "experiment_id", "parent_run_id")
-    return {key: _stripped(value) for key, value in meta.items() if key not in (*PRIVATE_META, *where)}
+    known = {key: _stripped(value) for key, value in meta.items() if key not in (*PRIVATE_META, *where)}
+    return known | {NUM_TRIALS: num_trials}
 
 
 def _stripped(value: Any) -> Any:
@@ -155,14 +188,21 @@ def _stripped(value: Any) -> Any:
     return strip_credentials(value) if isinstance(value, str) else value
 
 
-def arrival_points(arrivals: Iterable[Mapping[str, Any]]) -> Iterator[Point]:
-    """The log of arrivals; each with the `launch_order` of its trial beside the columns of the decision."""
-    for row in arrivals:
-        moment, number = row["decided_at_ms"], row["arrival"]
-        if is_finite(row["error_pct"]):
-            yield ARRIVAL_ERROR, row["error_pct"], moment, number
-        yield ARRIVAL_RUNG, float(row["rung_epochs"]), moment, number
-        yield ARRIVAL_TRIAL, float(row["launch_order"]), moment, number
+def arrival_points(row: Mapping[str, Any]) -> Iterator[Point]:
+    """One arrival; with the `launch_order` of its trial beside the columns of the decision."""
+    moment, number = row["decided_at_ms"], row["arrival"]
+    if is_finite(row["error_pct"]):
+        yield ARRIVAL_ERROR, row["error_pct"], moment, number
+    yield ARRIVAL_RUNG, float(row["rung_epochs"]), moment, number
+    yield ARRIVAL_TRIAL, float(row["launch_order"]), moment, number
+
+
+def closing_point(row: Mapping[str, Any]) -> Point:
+    return CLOSED, 1.0, row["closed_at_ms"], row["after_arrival"]
+
+
+def leave_point(row: Mapping[str, Any]) -> Point:
+    return LEFT[row["outcome"]], float(row["after_arrival"]), row["ended_at_ms"], row["launch_order"]
 
 
 def dataset(study: Mapping[str, Any]) -> dict[str, str]:
@@ -220,6 +260,32 @@ def trial_params(trial: Mapping[str, Any], architecture: Architecture) -> dict[s
 
 def _yes(flag: Any) -> str:
     return "yes" if flag else "no"
+
+
+def state_tags(trial: Mapping[str, Any], outcome: str) -> dict[str, str]:
+    """What became of it so far; `last_epoch` and `host`, that of the epoch, beside the columns of the journal."""
+    tags = {"outcome": outcome, "rung": str(trial["last_epoch"]), ATTEMPTS_TAG: str(trial["attempts"])}
+    told = {HOST_TAG: trial["host"], "failure_kind": trial["failure_kind"]}
+    told |= {column: trial[column] for column in COUNTED}
+    tags |= {key: str(value) for key, value in told.items() if value}
+    if trial["failure"]:
+        tags[FAILURE_TAG] = plain(trial["failure"])[:FAILURE_TAG_LENGTH]
+    return tags
+
+
+def plain(text: str) -> str:
+    """Without what no database takes: NUL, and halves of pairs that stand for bytes which are not UTF-8."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def failure_files(trial: Mapping[str, Any], log_path: Path) -> dict[str, bytes]:
+    """The whole message of a trial that failed, and the end of its log if there is one."""
+    files = {FAILURE_FILE: plain(trial["failure"] or "").encode()} if trial["failure"] else {}
+    if log_path.is_file():
+        with log_path.open("rb") as log:
+            log.seek(max(0, log_path.stat().st_size - _LOG_MAX_BYTES))
+            files[LOG_FILE] = log.read(_LOG_MAX_BYTES)
+    return files
 
 
 def begun_at_ms(trial: Mapping[str, Any]) -> int:

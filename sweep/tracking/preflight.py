@@ -8,8 +8,10 @@ than a second of CPU, and its client waits four minutes for a server that is dea
 import configparser
 import os
 import re
+import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,28 @@ def is_sqlite(uri: str) -> bool:
 def sqlite_path(uri: str) -> Path:
     """The file behind `sqlite:///…`, absolute."""
     return Path(uri.removeprefix("sqlite:///")).absolute()
+
+
+def damage(path: Path, *, thorough: bool = False) -> str | None:
+    """What is wrong with a SQLite file, and the remedy; None if nothing is, or it cannot be looked at just now.
+
+    SQLite refuses a file that was cut by itself; `thorough` reads all of it.
+    """
+    check = "PRAGMA quick_check(1)" if thorough else "SELECT count(*) FROM sqlite_master"
+    try:
+        # Not read-only: the journal of a writer that was killed is played back, as whoever opens it next would do.
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=5)) as db:
+            found = str(db.execute(check).fetchone()[0])
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            return None  # locked, or not ours to open: whoever uses it says so
+        found = str(error)
+    if found == "ok" or found.isdigit():
+        return None
+    return (
+        f"the database {str(path)!r} is damaged ({found}); move it away, then `sweep sync RUN` delivers each of its "
+        "sweeps anew from its journal"
+    )
 
 
 def _unfit(uri: str) -> bool:
@@ -177,6 +201,8 @@ def _check_sqlite(uri: str) -> None:
     for place in (path.parent, path):
         if place.exists() and not os.access(place, os.W_OK):
             raise _refusal(uri, f"{str(place)!r} is not writable", "mend its permissions, or name another place")
+    if path.exists() and (found := damage(path)):
+        raise _refusal(uri, *found.split("; ", 1))
 
 
 def _check_database(uri: str, timeout_s: float) -> None:

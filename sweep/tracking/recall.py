@@ -1,7 +1,7 @@
 """Read a sweep back out of MLflow: everything that `delivery` told it, for a journal that is lost.
 
 In: a tracking URI and the id of the sweep's run. Out: a `Recalled`: what the sweep is, its population, the log of
-arrivals at the rungs, and each trial's run with its learning curve. Nothing in MLflow is changed.
+what decides places at the rungs, and each trial's run with its learning curve. Nothing in MLflow is changed.
 
 Curves are read a hundred runs at a time, by the query that MLflow's own viewer makes: a thousand trials cost some
 sixty requests instead of six thousand. A server that does not answer it is asked run by run.
@@ -9,15 +9,18 @@ sixty requests instead of six thousand. A server that does not answer it is aske
 
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sweep.records import TrialRow
+from sweep.records.journal import FAILED, SCHEMA_VERSION
 from sweep.records.tables import read_population
 from sweep.tracking import content
-from sweep.tracking.delivery import TrackingError, connect
+from sweep.tracking.artifacts import is_claimed
+from sweep.tracking.client import TrackingError, connect, patiently, runs_below
 from sweep.tracking.preflight import preflight, strip_credentials
 
 _RUNS_AT_ONCE = 100
@@ -36,9 +39,30 @@ class Arrival:
     decided_at_ms: int
 
 
+@dataclass(frozen=True)
+class Closing:
+    """The moment after an arrival, by its number, at which the trials that waited were stopped."""
+
+    after_arrival: int
+    closed_at_ms: int
+
+
+@dataclass(frozen=True)
+class Leave:
+    """A trial, by its launch order, that failed or was cancelled after so many arrivals; `outcome` says which."""
+
+    launch_order: int
+    outcome: str
+    after_arrival: int
+    left_at_ms: int
+
+
 @dataclass
 class RecalledRun:
-    """A trial's run. `epochs`: number -> the columns of the journal that MLflow holds, and `recorded_at_ms`."""
+    """A trial's run. `epochs`: number -> the columns of the journal that MLflow holds, and `recorded_at_ms`.
+
+    `has_ended`: its end was told, whatever its tags say. `failure`: of a trial that failed, as much as MLflow holds.
+    """
 
     run_id: str
     trial_id: str
@@ -47,11 +71,18 @@ class RecalledRun:
     started_at_ms: int
     ended_at_ms: int | None
     epochs: dict[int, dict[str, Any]] = field(default_factory=dict)
+    has_ended: bool = False
+    failure: str | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """It was created and told nothing."""
+        return content.ATTEMPTS_TAG not in self.tags and not self.epochs
 
 
 @dataclass(frozen=True)
 class Recalled:
-    """A sweep as MLflow knows it; `origin` is the journal's meta as it was when the sweep began."""
+    """A sweep as MLflow knows it; `origin` is the journal's meta as it was when the sweep began or was extended."""
 
     tracking_uri: str
     experiment_id: str
@@ -60,6 +91,8 @@ class Recalled:
     origin: dict[str, Any]
     population: list[TrialRow]
     arrivals: list[Arrival]
+    closings: list[Closing]
+    leaves: list[Leave]
     runs: list[RecalledRun]
 
 
@@ -78,8 +111,18 @@ def recall(tracking_uri: str, parent_run_id: str) -> Recalled:
         ) from error
 
 
+class _Patient:
+    """MLflow's client for one who only reads: what fails and may pass is asked again."""
+
+    def __init__(self, client: Any):
+        self._client = client
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return lambda *args, **kwargs: patiently(lambda: getattr(self._client, name)(*args, **kwargs))
+
+
 def _recall(tracking_uri: str, parent_run_id: str) -> Recalled:
-    client = connect(tracking_uri)
+    client = _Patient(connect(tracking_uri))
     parent = _find_parent(client, tracking_uri, parent_run_id)
     origin, population = _read_origin(client, parent)
     runs = {run.run_id: run for run in _trial_runs(client, parent)}
@@ -89,7 +132,10 @@ def _recall(tracking_uri: str, parent_run_id: str) -> Recalled:
             epoch = runs[run_id].epochs.setdefault(point["step"], {"recorded_at_ms": point["timestamp"]})
             epoch[column] = point["value"]
     for run_id, point in _histories(client, tracking_uri, list(runs), content.EPOCHS_TRAINED, 1):
-        runs[run_id].ended_at_ms = point["timestamp"]  # the journal's; the run's own end may not have come through
+        # The journal's; the run's own end may not have come through.
+        runs[run_id].ended_at_ms, runs[run_id].has_ended = point["timestamp"], True
+    for run in runs.values():
+        run.failure = _failure(client, run)
     return Recalled(
         tracking_uri=tracking_uri,
         experiment_id=parent.info.experiment_id,
@@ -98,6 +144,10 @@ def _recall(tracking_uri: str, parent_run_id: str) -> Recalled:
         origin=origin,
         population=population,
         arrivals=list(_arrivals(client, parent_run_id)),
+        closings=[
+            Closing(point.step, point.timestamp) for point in client.get_metric_history(parent_run_id, content.CLOSED)
+        ],
+        leaves=list(_leaves(client, parent_run_id)),
         runs=list(runs.values()),
     )
 
@@ -140,20 +190,33 @@ def _read_origin(client: Any, parent: Any) -> tuple[dict[str, Any], list[TrialRo
     with tempfile.TemporaryDirectory() as folder:
         origin, population = (Path(client.download_artifacts(run_id, name, folder)) for name in names)
         try:
-            return json.loads(origin.read_text(encoding="utf-8")), read_population(population)
+            for name, path in zip(names, (origin, population)):
+                if is_claimed(parent.data.tags, name, path) is False:
+                    raise ValueError(f"{name} is not what the run claims")
+            found = json.loads(origin.read_text(encoding="utf-8")), read_population(population)
         except (ValueError, KeyError, TypeError) as error:
             raise TrackingError(
                 f"tracking: {' or '.join(names)} of the run {run_id!r} is damaged ({error}); restore it from a backup, "
                 "or launch the study anew: the same study draws the same population"
             ) from error
+    _check_version(parent, found[0])
+    return found
+
+
+def _check_version(parent: Any, origin: dict[str, Any]) -> None:
+    version = origin.get("schema_version", 1)
+    if version > SCHEMA_VERSION:
+        raise ValueError(
+            f"--parent: the sweep of run {parent.info.run_id!r} was recorded with schema version {version}, and this "
+            f"program reads up to {SCHEMA_VERSION}; recover it with the version of designspace-sweep that recorded it "
+            f"(git commit {origin.get('git_commit')})"
+        )
 
 
 def _trial_runs(client: Any, parent: Any) -> Iterator[RecalledRun]:
     sought = f"{content.trials_filter(parent.info.run_id)} AND tags.kind = 'trial'"
-    token = None
-    while True:
-        page = client.search_runs([parent.info.experiment_id], sought, max_results=1000, page_token=token)
-        for run in page:
+    for run in runs_below(client, parent.info.experiment_id, sought):
+        if content.TRIAL_ID_TAG in run.data.tags:  # else it is nobody's (repair.py)
             yield RecalledRun(
                 run_id=run.info.run_id,
                 trial_id=run.data.tags[content.TRIAL_ID_TAG],
@@ -162,9 +225,20 @@ def _trial_runs(client: Any, parent: Any) -> Iterator[RecalledRun]:
                 started_at_ms=run.info.start_time,
                 ended_at_ms=run.info.end_time,
             )
-        token = page.token
-        if not token:
-            return
+
+
+def _failure(client: Any, run: RecalledRun) -> str | None:
+    """Of the tag; of the artifact where that is longer, and is what the run claims."""
+    if run.tags.get("outcome") != FAILED:
+        return None
+    told = run.tags.get(content.FAILURE_TAG)
+    if told is None or len(told) < content.FAILURE_TAG_LENGTH:
+        return told
+    with tempfile.TemporaryDirectory() as folder, suppress(Exception):  # the tag will do
+        path = Path(client.download_artifacts(run.run_id, content.FAILURE_FILE, folder))
+        if is_claimed(run.tags, content.FAILURE_FILE, path):
+            return path.read_bytes().decode()
+    return told
 
 
 def _arrivals(client: Any, run_id: str) -> Iterator[Arrival]:
@@ -181,6 +255,12 @@ def _arrivals(client: Any, run_id: str) -> Iterator[Arrival]:
             error_pct=errors[number].value if number in errors else None,
             decided_at_ms=trials[number].timestamp,
         )
+
+
+def _leaves(client: Any, run_id: str) -> Iterator[Leave]:
+    for outcome, key in content.LEFT.items():
+        for point in client.get_metric_history(run_id, key):
+            yield Leave(point.step, outcome, int(point.value), point.timestamp)
 
 
 def _histories(
@@ -209,6 +289,7 @@ def _bulk(tracking_uri: str, run_ids: Sequence[str], key: str) -> list[dict[str,
         get_default_host_creds(tracking_uri.rstrip("/")),
         _BULK,
         "GET",
+        max_retries=3,  # whoever reads may ask again
         params=[*(("run_id", run_id) for run_id in run_ids), ("metric_key", key)],
     )
     if answer.status_code == 404:

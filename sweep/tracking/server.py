@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+from sweep.tracking.client import TrackingError, database_lock, quiet_environment
 from sweep.tracking.content import trials_filter
-from sweep.tracking.delivery import TrackingError, database_lock, quiet_environment
 from sweep.tracking.preflight import is_sqlite, sqlite_path, strip_credentials
 
 

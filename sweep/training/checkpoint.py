@@ -1,59 +1,222 @@
-"""Checkpoints of a trial: its state after an epoch together with that epoch's result.
+"""Checkpoints of a trial: which of its states are kept, and which one whoever goes on may trust.
 
-In: a store of the trial's own (sweep/training/store.py). Out: blobs `epoch-0002.<sha256, 16 digits>.pt`; the newest
-one whose hash is right is loaded, with `weights_only=True`, so that reading never runs code. The result lies beside
-the state because a process can die between the checkpoint and the report of its result: whoever resumes reports it
-again.
+In: a store of the trial's own (sweep/training/store.py), the number of the attempt that writes, and what the journal
+knows. Out: blobs with a name that says what they hold,
+
+    epoch-0002.attempt-003.<sha256, 16 digits>.pt               after epoch 2
+    epoch-0003.step-000120.attempt-003.<sha256, 16 digits>.pt   after 120 steps of epoch 3
+
+The second kind names the state that its epoch began from: its `parent`. A state counts if the journal holds its digest,
+or that of its parent, so what a worker wrote that was thought dead, or whose result was lost, is passed over. The hash
+is compared before anything is read, and then with `weights_only=True`, so that reading never runs code.
 """
 
+import errno
 import hashlib
 import io
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 
 from sweep.training.store import Store
-from sweep.training.trial import EpochResult, Trial
+from sweep.training.trial import EpochResult, ForeignStateError
 
-_NAME = re.compile(r"epoch-(\d+)\.([0-9a-f]{16})\.pt")
-_KEPT = 2
+_NAME = re.compile(r"epoch-(\d+)(?:\.step-(\d+))?\.attempt-(\d+)\.([0-9a-f]{16})\.pt")
+_KEPT_EPOCHS = 2
 
 
-def save(store: Store, trial: Trial, result: EpochResult) -> None:
-    """Write the state after `result.epoch`; the last two stay, in case the newest turns out to be damaged."""
+class Resumable(Protocol):
+    """What has a state to keep: a `Trial`, or whatever stands in for one."""
+
+    @property
+    def epoch(self) -> int: ...
+
+    @property
+    def step(self) -> int: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """Where a trial goes on: `step` steps into the epoch after `epoch`; epoch 0, step 0 is its beginning.
+
+    `digest`: of the state after `epoch`, the `parent` of what is saved in the middle of the next one. `refused`: a
+    sentence for each state that was damaged.
+    """
+
+    epoch: int
+    step: int
+    digest: str | None
+    refused: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Blob:
+    """What a name says. `step` 0: the state after `epoch`; else so many steps into it."""
+
+    name: str
+    epoch: int
+    step: int
+    attempt: int
+    digest: str
+
+    @property
+    def last_epoch(self) -> int:
+        return self.epoch - 1 if self.step else self.epoch
+
+
+def save(store: Store, trial: Resumable, result: EpochResult, attempt: int) -> str:
+    """Write the state after `result.epoch`; answers its digest, for the journal."""
+    assert trial.step == 0
+    return _save(store, trial, f"epoch-{result.epoch:04d}", attempt, {"result": result.to_dict()})
+
+
+def save_partial(store: Store, trial: Resumable, attempt: int, parent: str | None) -> str:
+    """Write the state at a `Tick`. `parent`: the digest of the state after the epoch before, None in the first."""
+    assert trial.step > 0
+    return _save(store, trial, f"epoch-{trial.epoch + 1:04d}.step-{trial.step:06d}", attempt, {"parent": parent})
+
+
+def _save(store: Store, trial: Resumable, what: str, attempt: int, beside: dict[str, Any]) -> str:
     buffer = io.BytesIO()
-    torch.save({"state": trial.state_dict(), "result": result.to_dict()}, buffer)
+    torch.save({"state": trial.state_dict(), **beside}, buffer)
     content = buffer.getvalue()
-    store.write(f"epoch-{result.epoch:04d}.{_digest(content)}.pt", content)
-    for _, stale in _list(store)[_KEPT:]:
-        store.remove(stale)
+    name = f"{what}.attempt-{attempt:03d}.{_digest(content)}.pt"
+    store.write(name, content)
+    (written,) = _parsed([name])
+    for stale in _stale(_parsed(store.names()), written):
+        store.remove(stale.name)
+    return written.digest
 
 
-def forget_after(store: Store, epoch: int) -> None:
-    """Remove what lies beyond `epoch`: a journal rebuilt from MLflow may know less than the checkpoints."""
-    for name in store.names():
-        if (match := _NAME.fullmatch(name)) and int(match[1]) > epoch:
-            store.remove(name)
+def _stale(blobs: list[_Blob], written: _Blob) -> list[_Blob]:
+    """What `written` makes superfluous: all but the last two complete epochs, each by the newest attempt that has it.
+
+    Two, because the result of the newest may get lost, and the state before it is then the one that counts. Newer
+    attempts are not its business: then it is itself the one that was thought dead.
+    """
+    blobs = [blob for blob in blobs if blob.attempt <= written.attempt]
+    whole = [blob for blob in blobs if not blob.step and blob.epoch <= written.last_epoch]
+    kept = {written}
+    for epoch in sorted({blob.epoch for blob in whole} - {written.epoch})[-_KEPT_EPOCHS + (not written.step) :]:
+        newest = max(blob.attempt for blob in whole if blob.epoch == epoch)
+        kept |= {blob for blob in whole if (blob.epoch, blob.attempt) == (epoch, newest)}
+    return [blob for blob in blobs if blob not in kept]
 
 
-def load_newest(store: Store, trial: Trial) -> EpochResult | None:
-    """Restore the newest intact checkpoint into `trial`; answers its epoch's result, or None where there is none."""
-    for digest, name in _list(store):
-        content = store.read(name)
-        if _digest(content) != digest:
-            continue
-        saved = torch.load(io.BytesIO(content), weights_only=True, map_location=trial.device)
-        trial.load_state_dict(saved["state"])
-        return EpochResult(**saved["result"])
-    return None
+def load(store: Store, trial: Resumable, *, last_epoch: int, known: Mapping[int, str]) -> Resumed:
+    """Restore the best state that can be trusted: the furthest up to and in the epoch after `last_epoch`.
+
+    `last_epoch` and the digests of states by epoch, `known`, are the journal's. Where it knows no digest of an epoch,
+    any intact state of that epoch counts. Nothing is changed where nothing fits: the trial starts anew.
+    """
+    look = _Look(store)
+    for epoch in range(last_epoch, -1, -1):
+        for blob in look.candidates(epoch, known.get(epoch)):
+            saved = look.opened(blob)
+            if saved is None or not look.is_trusted(blob, saved, known.get(epoch)):
+                continue
+            try:
+                trial.load_state_dict(saved["state"])
+            except ForeignStateError as error:
+                look.refused[blob.name] = str(error)
+                continue
+            digest = saved["parent"] if blob.step else blob.digest
+            return Resumed(trial.epoch, trial.step, digest, look.sentences(f"{blob.name} is used instead"))
+    return Resumed(0, 0, None, look.sentences("the trial starts anew"))
+
+
+class _Look:
+    """One look at a store; `refused` holds why a state was not used, by name."""
+
+    def __init__(self, store: Store):
+        self._store, self._blobs = store, _parsed(store.names())
+        self.refused: dict[str, str] = {}
+
+    def candidates(self, epoch: int, known: str | None) -> list[_Blob]:
+        """What goes on after `epoch`, the best first: begun epochs, then the state itself."""
+        begun = [blob for blob in self._blobs if blob.step and blob.last_epoch == epoch]
+        begun.sort(key=lambda blob: (blob.attempt, blob.step), reverse=True)
+        return begun + (self._whole(epoch, known) if epoch else [])
+
+    def _whole(self, epoch: int, digest: str | None) -> list[_Blob]:
+        """The states after `epoch` with that digest, or all where it is None; the newest attempt first."""
+        found = [b for b in self._blobs if not b.step and b.epoch == epoch and digest in (None, b.digest)]
+        return sorted(found, key=lambda blob: blob.attempt, reverse=True)
+
+    def is_trusted(self, blob: _Blob, saved: dict[str, Any], known: str | None) -> bool:
+        """Whether an epoch begun began from the state after the epoch before, as far as that can be told."""
+        if not blob.step:
+            return True
+        parent = saved["parent"]
+        if blob.last_epoch == 0 or known is not None:
+            return parent == known
+        return parent is not None and any(self.opened(one) for one in self._whole(blob.last_epoch, parent))
+
+    def opened(self, blob: _Blob) -> dict[str, Any] | None:
+        """The content of a blob; None where it is damaged, or gone because another host has cleaned up."""
+        try:
+            return _checked(blob, self._store.read(blob.name))
+        except FileNotFoundError:
+            return None
+        except _DamagedError as error:
+            self.refused[blob.name] = str(error)
+        except OSError as error:
+            if error.errno != errno.EIO:  # a place that is out of reach is no reason to take something older
+                raise
+            self.refused[blob.name] = "the disk cannot read it"
+        return None
+
+    def sentences(self, instead: str) -> tuple[str, ...]:
+        return tuple(f"{name} is refused: {why}; {instead}" for name, why in self.refused.items())
+
+
+class _DamagedError(Exception):
+    pass
+
+
+def _checked(blob: _Blob, content: bytes) -> dict[str, Any]:
+    if _digest(content) != blob.digest:
+        raise _DamagedError(f"its {len(content)} bytes do not have the SHA-256 of its name")
+    try:
+        saved: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+        holds = saved["state"]["epoch"], saved["state"].get("so_far", {}).get("step", 0)
+    except Exception as error:  # whatever torch and pickle raise for a file that is none of ours
+        raise _DamagedError("it is no state, or none that can be read without running code") from error
+    if holds != (blob.last_epoch, blob.step):
+        raise _DamagedError("it holds another state than its name says")
+    return saved
+
+
+def keep_last(store: Store) -> int | None:
+    """Of a trial that has ended, keep the state after its last epoch alone; answers its size in bytes."""
+    blobs = _parsed(store.names())
+    last = max((b for b in blobs if not b.step), key=lambda blob: (blob.epoch, blob.attempt), default=None)
+    for blob in blobs:
+        if blob != last:
+            store.remove(blob.name)
+    return store.size(last.name) if last else None
+
+
+def size_bytes(params: int) -> int:
+    """About what a state of a network with so many parameters takes on disk.
+
+    Weights and momentum of four bytes each, a little for batch norm's statistics, and what the format of the file
+    takes for each tensor (about 330 bytes, of some hundred tensors).
+    """
+    return round(8.05 * params) + 100_000
 
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def _list(store: Store) -> list[tuple[str, str]]:
-    """(digest, name) of the checkpoints, newest epoch first."""
-    found = [(match, name) for name in store.names() if (match := _NAME.fullmatch(name))]
-    found.sort(key=lambda item: int(item[0][1]), reverse=True)
-    return [(match[2], name) for match, name in found]
+def _parsed(names: list[str]) -> list[_Blob]:
+    matches = [match for name in names if (match := _NAME.fullmatch(name))]
+    return [_Blob(match[0], int(match[1]), int(match[2] or 0), int(match[3]), match[4]) for match in matches]

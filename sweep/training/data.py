@@ -4,9 +4,13 @@ In: where Fashion-MNIST may lie (a directory, Debian's package, the cache, torch
 paths of `.npy` arrays that every process on the node maps, and from them a `Split` into training and validation
 images. The test arrays are opened by `open_test` alone, which a sweep never calls (DESIGN 4.4).
 
+Each array lies beside its SHA-256. `prepare` compares them at every launch and builds anew what is damaged; a process
+that opens one compares them too, once and whenever the file is no longer the one that it looked at.
+
 No DataLoader and no workers: a batch is one indexing of the mapped uint8 array.
 """
 
+import errno
 import gzip
 import hashlib
 import os
@@ -16,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from sweep.training.files import written_whole
 
 DEBIAN_DIR = Path("/usr/share/datasets/fashion-mnist")
 DIR_VARIABLE = "SWEEP_DATA_DIR"
@@ -30,6 +36,10 @@ _REMEDY = (
     "either install Debian's package (apt-get install dataset-fashion-mnist) or let torchvision download the files "
     f"(needs the internet; leave data.path and {DIR_VARIABLE} empty)"
 )
+
+
+class DamagedDataError(RuntimeError):
+    """An array is not what it was when it was prepared."""
 
 
 @dataclass(frozen=True)
@@ -150,12 +160,17 @@ def _arrays_intact(files: DataFiles) -> bool:
 
 
 def is_intact(array: Path, digest: str) -> bool:
-    return array.is_file() and _sha256(array) == digest
+    try:
+        return _sha256(array) == digest
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.EIO):  # gone, or the disk cannot read it
+            raise
+        return False
 
 
 def recorded_digest(array: Path) -> str:
     """SHA-256 of the file as it was written."""
-    return _sum_file(array).read_text()
+    return _sum_file(array).read_text(errors="replace")
 
 
 def _sum_file(array: Path) -> Path:
@@ -195,22 +210,19 @@ def _resize(images, resolution: int) -> np.ndarray:
 
 
 def save_array(path: Path, array: np.ndarray) -> None:
-    """Write an array of the cache with its sum, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with draft.open("wb") as file:
+    """Write an array of the cache with its sum, whole or not at all; the sum first, so that no array is without."""
+    with written_whole(path) as file:
         np.save(file, array)
-    digest = _sha256(draft)
-    os.replace(draft, path)
-    sum_draft = path.with_name(f".{path.name}.sum.{os.getpid()}")
-    sum_draft.write_text(digest)
-    os.replace(sum_draft, _sum_file(path))
+        file.seek(0)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        with written_whole(_sum_file(path)) as sum_file:
+            sum_file.write(digest.encode())
 
 
 def open_split(files: DataFiles, *, num_train: int, num_validation: int, seed: int) -> Split:
     """Draw the split from `seed`: the validation images first, so that they stay when `num_train` changes.
 
-    `num_validation` 0 and `num_train` of all images is the split of a full-scale rerun.
+    `num_validation` 0 and `num_train` of all images is the split of a full-scale rerun. Raises `DamagedDataError`.
     """
     images, labels = _map(files.train_images), _map(files.train_labels)
     order = np.random.default_rng(seed).permutation(len(images))
@@ -220,10 +232,32 @@ def open_split(files: DataFiles, *, num_train: int, num_validation: int, seed: i
 
 
 def open_test(files: DataFiles) -> tuple[np.ndarray, np.ndarray]:
-    """The test images and labels. Opened once, at the end of a full-scale rerun, and nowhere else."""
+    """The test images and labels, checked alike. Opened once, at the end of a full-scale rerun, and nowhere else."""
     return _map(files.test_images), _map(files.test_labels)
 
 
 def _map(path: Path) -> np.ndarray:
+    _check(path)
     # Copy-on-write: the pages are shared by all processes of the node, and torch accepts the array as writable.
     return np.load(path, mmap_mode="c")
+
+
+_checked: dict[Path, tuple[int, int, int]] = {}
+
+
+def _check(path: Path) -> None:
+    """Raises `DamagedDataError`. The sum is computed once in a process, for it costs as much as reading the file."""
+    try:
+        found = path.stat()
+        identity = (found.st_ino, found.st_size, found.st_mtime_ns)
+        if _checked.get(path) == identity:
+            return
+        why = "" if is_intact(path, recorded_digest(path)) else "its SHA-256 is not the one recorded beside it"
+    except FileNotFoundError as error:
+        why = f"{Path(error.filename).name} is gone"
+    if why:
+        raise DamagedDataError(
+            f"data: {str(path)!r} is not what it was when it was prepared ({why}); `sweep launch … --resume` builds it "
+            "anew from its source and goes on with the sweep"
+        )
+    _checked[path] = identity

@@ -11,9 +11,9 @@ import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedRandom
 from itertools import count
 from pathlib import Path
-from typing import BinaryIO
 
 import psutil
 
@@ -22,7 +22,7 @@ _numbers = count()  # the threads of one process write beside each other
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[BinaryIO]:
+def written_whole(path: Path) -> Iterator[BufferedRandom]:
     """An open file that becomes `path` when the block ends well; else whatever was at `path` stays, and no draft."""
     _make(path.parent)
     _remove_drafts_of_the_dead(path.parent)

@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 from sweep.training.files import written_whole
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-_FULL_IN_TORCH = ("PytorchStreamWriter failed writing file", "No space left")
+# torch has no error of its own for it; the last one is what its writer finds when it closes a file on a full disk.
+_FULL_IN_TORCH = ("PytorchStreamWriter failed writing file", "No space left", ". unexpected pos ")
 
 
 class Store(Protocol):
@@ -85,6 +86,11 @@ class BucketStore:
     def names(self) -> list[str]:
         return sorted(info.base_name for info in self._files.get_file_info(self._select) if info.is_file)
 
+    def folders(self) -> list[str]:
+        """What other stores below this one are called."""
+        found = self._files.get_file_info(self._select)
+        return sorted(info.base_name for info in found if not info.is_file)
+
     def read(self, name: str) -> bytes:
         with self._files.open_input_stream(f"{self._prefix}/{name}") as stream:
             return stream.readall()
@@ -113,6 +119,14 @@ def open_store(place: str, name: str, endpoint: str = "") -> Store:
     if place.startswith("s3://"):
         return BucketStore(f"{place.rstrip('/')}/{name}", endpoint)
     return FolderStore(Path(place) / name)
+
+
+def store_names(place: str, endpoint: str = "") -> list[str]:
+    """The stores in `place` that are there."""
+    if place.startswith("s3://"):
+        return BucketStore(place, endpoint).folders()
+    folder = Path(place)
+    return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
 
 def is_full(error: BaseException) -> bool:

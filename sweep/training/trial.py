@@ -252,12 +252,14 @@ class Trial:
 
     def _judge_epoch(self, train_loss: float, pace: _Pace) -> Generator[Tick, None, tuple[float, float, float]]:
         """Validation loss, error in percent and seconds. A state saved on the way has this begin anew."""
-        loss, wrong, time_s, num = math.nan, math.nan, 0.0, len(self.split.validation)
-        if num and math.isfinite(train_loss):
-            for loss, wrong in running_sums(self, self._images, self._labels, self.split.validation):
-                time_s += pace.lap_s()
-                yield from self._tick(pace)
-        return loss / max(num, 1), 100 * wrong / max(num, 1), time_s + pace.lap_s()
+        loss, error_pct, time_s, num = math.nan, math.nan, 0.0, len(self.split.validation)
+        if num == 0 or not math.isfinite(train_loss):
+            return loss, error_pct, time_s
+        for loss_sum, num_wrong in running_sums(self, self._images, self._labels, self.split.validation):
+            loss, error_pct = loss_sum / num, 100 * num_wrong / num
+            time_s += pace.lap_s()
+            yield from self._tick(pace)
+        return loss, error_pct, time_s
 
     def _tick(self, pace: _Pace) -> Iterator[Tick]:
         if pace.is_due():

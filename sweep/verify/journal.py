@@ -95,10 +95,12 @@ class JournalRows:
     @cached_property
     def rungs(self) -> tuple[int, ...]:
         """In epochs: the grace period, then each time the reduction factor more, below the full budget."""
-        if self.stopping["method"] == "none":
-            return ()
-        grace, eta, most = (self.stopping[key] for key in ("grace_epochs", "reduction_factor", "max_epochs"))
-        return tuple(grace * eta**k for k in range(most) if grace * eta**k < most)
+        found: list[int] = []
+        rung = self.stopping["grace_epochs"]
+        while self.stopping["method"] != "none" and rung < self.stopping["max_epochs"]:
+            found.append(rung)
+            rung *= self.stopping["reduction_factor"]
+        return tuple(found)
 
     @cached_property
     def trial_of(self) -> dict[str, Row]:
@@ -260,7 +262,8 @@ def _flaws_of_meta(meta: Row) -> Iterator[str]:
     if not isinstance(scales, list) or not all(isinstance(scale, dict) and "name" in scale for scale in scales):
         yield f"the study's scale is {scales!r}"
     for extension in meta.get("extensions", []):
-        if not (_is_int(extension.get("trials"), 1) and isinstance(extension.get("spaces"), list)):
+        known = extension if isinstance(extension, dict) else {}
+        if not (_is_int(known.get("trials"), 1) and isinstance(known.get("spaces"), list)):
             yield f"meta extensions holds {extension!r}"
     if not _is_int(meta.get("created_at_ms"), 0):
         yield f"meta created_at_ms is {meta.get('created_at_ms')!r}"

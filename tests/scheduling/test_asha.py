@@ -1,4 +1,4 @@
-"""The stopping rule: rungs by hand, the same decisions as Ray's scheduler, and what Ray gets wrong put right."""
+"""Asynchronous stopping: rungs by hand, the same decisions as Ray's scheduler, and what Ray gets wrong put right."""
 
 import math
 
@@ -11,14 +11,14 @@ from sweep.scheduling.asha import Asha, lower_quantile, next_rung
 from sweep.studies import Stopping
 
 
-def arrive_all(asha: Asha, errors: list[float | None], cohort: str = "c", rung: int = 1) -> list[bool]:
-    return [asha.arrive(cohort, rung, error).would_stop for error in errors]
+def arrive_all(asha: Asha, errors: list[float | None], cohort: str = "c", rung: int = 1) -> list[bool | None]:
+    return [asha.arrive(cohort, rung, f"t{number}", error).would_stop for number, error in enumerate(errors)]
 
 
 def test_rung_by_hand():
     # cutoffs before each arrival, eta 2 (the median): -, 20, 15, 20, 17.5
     assert arrive_all(Asha(2), [20, 10, 20, 15, 17.5]) == [False, False, True, False, False]
-    assert Asha(2).arrive("c", 1, 50).cutoff_pct is None
+    assert Asha(2).arrive("c", 1, "a", 50).cutoff_pct is None
 
 
 def test_first_arrival_and_ties_go_on():
@@ -32,10 +32,10 @@ def test_nan_and_none_are_the_worst(missing):
 
 def test_cohorts_and_rungs_are_apart():
     asha = Asha(2)
-    asha.arrive("easy", 1, 5)
-    assert not asha.arrive("hard", 1, 50).would_stop
-    assert not asha.arrive("easy", 2, 50).would_stop
-    assert asha.arrive("easy", 1, 50).would_stop
+    asha.arrive("easy", 1, "a", 5)
+    assert not asha.arrive("hard", 1, "b", 50).would_stop
+    assert not asha.arrive("easy", 2, "c", 50).would_stop
+    assert asha.arrive("easy", 1, "c", 50).would_stop
 
 
 def test_infinite_neighbours_give_an_infinite_quantile():
@@ -82,10 +82,10 @@ def ray_decisions(errors: np.ndarray, eta: int, grace: int, most: int) -> list[l
 def our_decisions(errors: np.ndarray, eta: int, grace: int, most: int) -> list[list[str]]:
     asha, rungs = Asha(eta), Stopping(grace_epochs=grace, reduction_factor=eta, max_epochs=most).rungs
     answers = []
-    for row in errors:
+    for number, row in enumerate(errors):
         answers.append([])
         for epoch, error in enumerate(row[: most - 1], start=1):
-            stop = epoch in rungs and asha.arrive("c", epoch, float(error)).would_stop
+            stop = epoch in rungs and asha.arrive("c", epoch, f"t{number}", float(error)).would_stop
             answers[-1].append("stop" if stop else "continue")
             if stop:
                 break

@@ -15,22 +15,43 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tracking.journal_maker import MadeUpSweep, asking, make_journal
+from tracking.journal_maker import FAILURE, MadeUpSweep, asking, extend, make_journal
 
-from sweep.records.journal import FILE_NAME, Journal
+from sweep.records.journal import FILE_NAME, UNFINISHED, Journal, now_ms
 from sweep.scheduling.recover import recover
 from sweep.tracking import TrackingError, default_tracking_uri, serve
 from sweep.tracking.content import INTERRUPTED
 from sweep.tracking.delivery import Delivery, connect
 from sweep.tracking.server import end_server
 
-# What MLflow cannot know: where and in which attempt each epoch was trained, and the end of a long message. Marks of
-# the outbox say what was delivered, which is all that a recovered journal holds.
-UNKNOWN = {
-    "trials": {"failure", "delivered_outcome"},
-    "epochs": {"host", "attempt", "delivered"},
+# What MLflow cannot know: where and in which attempt each epoch was trained, and the states after it. Marks of the
+# outbox say what was delivered, which is all that a recovered journal holds.
+UNKNOWN: dict[str, set[str]] = {
+    "trials": {"delivered_outcome"},
+    "epochs": {"host", "attempt", "checkpoint", "delivered"},
     "decisions": set(),
+    "promotions": set(),
+    "closings": set(),
 }
+ORDER = {
+    "trials": "launch_order", "epochs": "trial_id, epoch", "decisions": "arrival", "closings": "after_arrival",
+    "promotions": "after_arrival, trial_id, rung_epochs",
+}  # fmt: skip
+PAUSING = ("asha_promotion", "synchronous")
+CANCELLED = "regnet_x-small-0006"
+
+
+@pytest.fixture(autouse=True)
+def each_moment_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is committed within one millisecond has an order that MLflow cannot know."""
+    latest = 0
+
+    def later() -> int:
+        nonlocal latest
+        latest = max(now_ms(), latest + 1)
+        return latest
+
+    monkeypatch.setattr("sweep.records.journal.now_ms", later)
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +100,17 @@ class Lost:
             MadeUpSweep(journal, seed=seed, shift_pct=shift_pct).go_on(num_events)
         return self
 
+    def cancel(self, *trial_ids: str) -> "Lost":
+        with Journal.open(self.run_dir) as journal:
+            for trial_id in trial_ids:
+                journal.ask_to_cancel(trial_id)
+        return self
+
+    def extend(self, num: int) -> "Lost":
+        with Journal.open(self.run_dir) as journal:
+            extend(journal, num)
+        return self
+
     def deliver(self, *, cut: int = 0, before: bool = False, meanwhile: Callable[[], object] = lambda: None) -> "Lost":
         """As the outbox does in one pass; `cut`: the request in which the driver or the server dies. `meanwhile` is
         done before each request."""
@@ -111,9 +143,11 @@ class Lost:
             return journal.meta()
 
     def table(self, name: str) -> list[dict[str, Any]]:
-        order = {"trials": "launch_order", "epochs": "trial_id, epoch", "decisions": "arrival"}[name]
         with Journal.open(self.run_dir, read_only=True) as journal:
-            return [dict(row) for row in journal._db.execute(f"SELECT * FROM {name} ORDER BY {order}")]
+            return [dict(row) for row in journal._db.execute(f"SELECT * FROM {name} ORDER BY {ORDER[name]}")]
+
+    def tables(self) -> dict[str, list[dict[str, Any]]]:
+        return {name: self.table(name) for name in UNKNOWN}
 
     def lose(self) -> None:
         shutil.rmtree(self.run_dir)
@@ -183,21 +217,34 @@ def assert_nothing_twice(sql: Any, lost: Lost) -> None:
     ]
     arrivals = sql("SELECT step FROM metrics WHERE run_uuid = ? AND key = 'arrivals/trial' ORDER BY 1", parent)
     assert [step for (step,) in arrivals] == [row["arrival"] for row in lost.table("decisions")]
+    closed = sql("SELECT step FROM metrics WHERE run_uuid = ? AND key = 'arrivals/closed' ORDER BY 1", parent)
+    assert [step for (step,) in closed] == [row["after_arrival"] for row in lost.table("closings")]
 
 
-@pytest.mark.parametrize("through", ["server", "database"])
-def test_a_lost_journal_is_rebuilt_and_told_to_nobody_twice(tmp_path, uri, sql, request, through, monkeypatch):
+@pytest.mark.parametrize(
+    ("through", "method", "outcomes"),
+    [
+        ("server", "asha", {"pending", "running", "stopped", "diverged", "failed"}),
+        ("database", "asha_promotion", {"pending", "running", "paused", "diverged", "failed"}),
+        ("database", "synchronous", {"running", "paused", "stopped", "diverged"}),
+    ],
+)
+def test_a_lost_journal_is_rebuilt_and_told_to_nobody_twice(
+    tmp_path, uri, sql, request, through, method, outcomes, monkeypatch
+):
     """Everything was delivered: what is rebuilt is what was lost, and MLflow is told nothing new."""
     at = uri
     if through == "server":  # curves come many runs at a time there, here in several parts
         at = request.getfixturevalue("server")
         monkeypatch.setattr("sweep.tracking.recall._RUNS_AT_ONCE", 3)
         monkeypatch.setattr("sweep.tracking.recall._one_by_one", lambda *_: pytest.fail("asked run by run"))
-    lost = Lost(tmp_path / "run", at, experiment=through).begin(num=10).train(20).deliver().train(30, seed=2).deliver()
-    tables = {name: lost.table(name) for name in UNKNOWN}
+    lost = Lost(tmp_path / "run", at, experiment=through).begin(num=10, method=method)
+    lost.cancel(CANCELLED).train(20).deliver().train(40, seed=2).deliver()
+    tables = lost.tables()
     meta = lost.meta()
-    outcomes = {row["outcome"] for row in tables["trials"]}
-    assert outcomes >= {"pending", "running", "stopped", "diverged", "failed"}
+    outcomes = outcomes | {"cancelled"}
+    assert {row["outcome"] for row in tables["trials"]} >= outcomes
+    assert bool(tables["promotions"]) == (method in PAUSING)
     lost.lose()
 
     found = recover(at, meta["parent_run_id"], lost.run_dir)
@@ -205,8 +252,9 @@ def test_a_lost_journal_is_rebuilt_and_told_to_nobody_twice(tmp_path, uri, sql, 
     for name, rows in tables.items():
         assert known(name, lost.table(name)) == known(name, rows)
     for before, after in zip(tables["trials"], lost.table("trials"), strict=True):
-        assert after["failure"] == (before["failure"] and before["failure"][:5000])
         assert after["delivered_outcome"] == before["delivered_outcome"]
+    assert {len(row["failure"] or "") for row in tables["trials"]} <= {0, len(FAILURE)}
+    assert len(FAILURE) > 5000  # which is more than a tag holds
     own = ("recovered_at_ms", "tracking_close")
     assert {k: v for k, v in lost.meta().items() if k not in own and k != "study"} == {
         k: v for k, v in meta.items() if k not in own and k != "study"
@@ -214,7 +262,7 @@ def test_a_lost_journal_is_rebuilt_and_told_to_nobody_twice(tmp_path, uri, sql, 
     assert lost.meta()["study"] == meta["study"] | {"tracking": {"uri": "http://host"}}  # no password in MLflow
     assert (found.trials, found.epochs) == (20, len(tables["epochs"]))
     assert found.arrivals == len(tables["decisions"])
-    assert found.unfinished == sum(row["outcome"] in ("pending", "running") for row in tables["trials"])
+    assert found.unfinished == sum(row["outcome"] in UNFINISHED for row in tables["trials"])
     assert [warning.split(" ")[:3] for warning in found.warnings] == [["MLflow", "had", "news"]]
     hosts = {row["trial_id"]: row["host"] for row in tables["epochs"]}  # that of the last epoch
     assert all(row["host"] == hosts[row["trial_id"]] for row in lost.table("epochs"))
@@ -224,25 +272,32 @@ def test_a_lost_journal_is_rebuilt_and_told_to_nobody_twice(tmp_path, uri, sql, 
     assert (sql("SELECT * FROM metrics ORDER BY 1, 2, 3, 4, 5"), sql("SELECT run_uuid FROM runs ORDER BY 1")) == before
     lost.train(seed=3).finish()
     assert_nothing_twice(sql, lost)
-    assert not [row for row in lost.table("trials") if row["outcome"] in ("pending", "running")]
+    assert not [row for row in lost.table("trials") if row["outcome"] in UNFINISHED]
     assert len(told_of(sql, lost.parent())) == 20
 
 
-def test_a_sweep_that_was_over_is_recovered_as_over(lost, uri, sql):
+@pytest.mark.parametrize("method", ["asha", *PAUSING])
+def test_a_sweep_that_was_over_is_recovered_as_over(tmp_path, uri, sql, method):
+    lost = Lost(tmp_path / "run", uri).begin(method=method)
     lost.train().finish()
-    trials, parent = lost.table("trials"), lost.parent()
+    tables, parent = lost.tables(), lost.parent()
+    trials = tables["trials"]
     assert {row["outcome"] for row in trials} == {"completed", "stopped", "diverged", "failed"}
+    assert len(tables["closings"]) == (method == "asha_promotion")
     lost.lose()
     found = recover(uri, parent, lost.run_dir)
     assert (found.unfinished, found.warnings) == (0, ())
-    assert known("trials", lost.table("trials")) == known("trials", trials)
+    for name, rows in tables.items():
+        assert known(name, lost.table(name)) == known(name, rows)
     assert [row["delivered_outcome"] for row in lost.table("trials")] == [row["outcome"] for row in trials]
     lost.deliver()
     assert_nothing_twice(sql, lost)
 
 
-def test_an_interrupted_sweep_goes_on_in_its_runs(lost, uri, sql):
-    """Its trials at work were ended as interrupted; they are running ones of the recovered journal."""
+@pytest.mark.parametrize("method", ["asha", *PAUSING])
+def test_an_interrupted_sweep_goes_on_in_its_runs(tmp_path, uri, sql, method):
+    """Its trials at work were ended as interrupted; they run, or wait, in the recovered journal."""
+    lost = Lost(tmp_path / "run", uri).begin(method=method)
     lost.train(15).finish()
     trials, parent = lost.table("trials"), lost.parent()
     assert INTERRUPTED in {row["delivered_outcome"] for row in trials}
@@ -324,21 +379,21 @@ def _requests_until_arrivals(lost: Lost) -> int:
     return len(names)
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_wherever_it_is_cut_a_consistent_prefix_is_recovered(tmp_path, uri, sql, seed):
+@pytest.mark.parametrize(("method", "seed"), [(method, seed) for method in ("asha", *PAUSING) for seed in range(3)])
+def test_wherever_it_is_cut_a_consistent_prefix_is_recovered(tmp_path, uri, sql, method, seed):
     """Lost three times over, at moments drawn by lot, each time with other errors of what is trained again."""
     chance = random.Random(seed)
-    lost = Lost(tmp_path / "run", uri).begin(num=8).deliver()
+    lost = Lost(tmp_path / "run", uri).begin(num=8, method=method).deliver()
     parent = lost.parent()
     for round_number in range(3):
         for part in range(2):
             lost.train(chance.randint(3, 9), seed=chance.random(), shift_pct=round_number)
             lost.deliver(cut=part * chance.randint(1, 30), before=chance.random() < 0.5)
         lost.train(chance.randint(0, 8), seed=chance.random(), shift_pct=round_number)
-        trials, epochs, decisions = (lost.table(name) for name in UNKNOWN)
+        tables = lost.tables()
         lost.lose()
         recover(uri, parent, lost.run_dir)
-        assert_prefix(lost, trials, epochs, decisions)
+        assert_prefix(lost, tables)
     lost.train(seed=9).finish()
     assert lost.parent() == parent
     assert_nothing_twice(sql, lost)
@@ -352,29 +407,37 @@ def test_wherever_it_is_cut_a_consistent_prefix_is_recovered(tmp_path, uri, sql,
     assert open_runs == []
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_a_journal_that_grows_while_it_is_delivered_is_recovered_as_a_prefix(lost, uri, sql, seed):
+@pytest.mark.parametrize(("method", "seed"), [("asha", 0), *((method, seed) for method in PAUSING for seed in (0, 1))])
+def test_a_journal_that_grows_while_it_is_delivered_is_recovered_as_a_prefix(tmp_path, uri, sql, method, seed):
     """Each request finds the sweep one step further: no epoch may overtake the arrivals before it."""
     chance = random.Random(seed)
+    lost = Lost(tmp_path / "run", uri).begin(method=method)
     lost.train(5).deliver()
     parent = lost.parent()
     with Journal.open(lost.run_dir) as journal:
         sweep = MadeUpSweep(journal, seed=seed)
         for cut in (1000, chance.randint(5, 40)):
             lost.deliver(cut=cut, before=chance.random() < 0.5, meanwhile=lambda: sweep.go_on(1))
-    tables = [lost.table(name) for name in UNKNOWN]
+    tables = lost.tables()
     lost.lose()
     recover(uri, parent, lost.run_dir)
-    assert_prefix(lost, *tables)
+    assert_prefix(lost, tables)
     lost.train(seed=9, shift_pct=1.0).finish()
     assert_nothing_twice(sql, lost)
 
 
-def assert_prefix(lost: Lost, trials: list[dict], epochs: list[dict], decisions: list[dict]) -> None:
-    """Rebuilt: the first decisions, the first epochs of each trial, and no epoch without its arrival."""
-    rebuilt = lost.table("decisions")
-    assert rebuilt == decisions[: len(rebuilt)]
-    curves = lost.table("epochs")
+def assert_prefix(lost: Lost, tables: dict[str, list[dict[str, Any]]]) -> None:
+    """Rebuilt: the first decisions, what they led to, the first epochs of each trial, none without its arrival."""
+    rebuilt, unjudged = lost.table("decisions"), {"would_stop"}
+    arrivals = tables["decisions"][: len(rebuilt)]
+    assert [{k: v for k, v in row.items() if k not in unjudged} for row in rebuilt] == [
+        {k: v for k, v in row.items() if k not in unjudged} for row in arrivals
+    ]
+    # A place may be decided in the lost part, by a later arrival: then it is open again.
+    assert all(row["would_stop"] in (then["would_stop"], None) for row, then in zip(rebuilt, arrivals, strict=True))
+    for name in ("promotions", "closings"):
+        assert all(row in tables[name] for row in lost.table(name))
+    epochs, curves = tables["epochs"], lost.table("epochs")
     rows = {(row["trial_id"], row["epoch"]): row for row in epochs}
     assert known("epochs", curves) == known("epochs", [rows[row["trial_id"], row["epoch"]] for row in curves])
     lengths = Counter(row["trial_id"] for row in curves)
@@ -382,14 +445,125 @@ def assert_prefix(lost: Lost, trials: list[dict], epochs: list[dict], decisions:
     arrived = {(row["trial_id"], row["rung_epochs"]) for row in rebuilt}
     at_rungs = {(row["trial_id"], row["epoch"]) for row in curves if row["epoch"] in (1, 2, 4)}
     assert at_rungs <= arrived
-    outcomes = {row["trial_id"]: row["outcome"] for row in trials}
-    full = Counter(row["trial_id"] for row in epochs)
-    drawn = {"outcome", "attempts", "started_at_ms", "ended_at_ms", "run_id"}
-    assert known("trials", lost.table("trials"), *drawn) == known("trials", trials, *drawn)
-    for row in lost.table("trials"):
+    assert_outcomes(lost.table("trials"), tables["trials"], lengths, Counter(row["trial_id"] for row in epochs))
+
+
+def assert_outcomes(after: list[dict], before: list[dict], lengths: Counter, full: Counter) -> None:
+    drawn = {
+        "outcome", "attempts", "started_at_ms", "ended_at_ms", "run_id", "failure", "failure_kind", "user_failures"
+    }  # fmt: skip
+    assert known("trials", after, *drawn) == known("trials", before, *drawn)
+    outcomes = {row["trial_id"]: row["outcome"] for row in before}
+    for row in after:
         trial_id = row["trial_id"]
+        then = {outcomes[trial_id], "failed"} if outcomes[trial_id] == "failed" else {outcomes[trial_id]}
         whole = lengths[trial_id] == full[trial_id]
-        assert row["outcome"] in ({outcomes[trial_id], "running", "pending"} if whole else {"running", "pending"})
+        assert row["outcome"] in {"running", "pending", "paused", *(then if whole else then & {"failed"})}
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_trial_that_left_stays_away_though_only_the_log_of_it_came_through(tmp_path, uri, sql, fails):
+    """Its leave decided a rung, and others went on by it: it must not arrive after all."""
+    lost = Lost(tmp_path / "run", uri).begin(spaces=("regnet_x",), num=8, method="synchronous", audit_fraction=0.0)
+    who, outcome = ("regnet_x-small-0007", "failed" if fails else "cancelled")
+    lost.train(16).deliver()
+    with Journal.open(lost.run_dir) as journal:
+        assert journal.trial(who)["outcome"] != "paused"
+        sweep = MadeUpSweep(journal, seed=2)
+        sweep.go_on(5)
+        if fails:
+            sweep.fail(who)
+        else:
+            journal.ask_to_cancel(who)
+        sweep.go_on(40)
+        assert journal.trial(who)["outcome"] == outcome
+    decisions, promotions = lost.table("decisions"), lost.table("promotions")
+    assert promotions
+    ended_at_ms = next(row["ended_at_ms"] for row in lost.table("trials") if row["trial_id"] == who)
+    lost.deliver(cut=_requests_until_arrivals(lost))
+    parent = lost.parent()
+    lost.lose()
+    recover(uri, parent, lost.run_dir)
+    assert (lost.table("decisions"), lost.table("promotions")) == (decisions, promotions)
+    row = next(row for row in lost.table("trials") if row["trial_id"] == who)
+    assert (row["outcome"], row["ended_at_ms"]) == (outcome, ended_at_ms)
+    assert ("had not been told" in (row["failure"] or "")) == fails
+    lost.train(seed=3).finish()
+    assert lost.table("decisions")[: len(decisions)] == decisions
+    assert_nothing_twice(sql, lost)
+
+
+@pytest.mark.parametrize("method", ["asha", *PAUSING])
+def test_a_sweep_that_was_extended_is_recovered_with_all_its_trials(tmp_path, uri, sql, method):
+    """Extended when it was over, and again lost when the new ones are at work."""
+    lost = Lost(tmp_path / "run", uri).begin(spaces=("regnet_x",), num=6, method=method)
+    lost.train().finish()
+    lost.extend(4).train(12, seed=2).deliver()
+    tables, meta = lost.tables(), lost.meta()
+    lost.lose()
+    found = recover(uri, meta["parent_run_id"], lost.run_dir)
+    assert found.trials == 10
+    for name, rows in tables.items():
+        assert known(name, lost.table(name)) == known(name, rows)
+    assert lost.meta()["extensions"] == meta["extensions"]
+    lost.train(seed=3).finish()
+    assert_nothing_twice(sql, lost)
+    assert len(told_of(sql, lost.parent())) == 10
+
+
+def test_an_extension_that_was_cut_short_on_its_way_is_to_be_repeated(lost, uri, mlflow_dir, sql):
+    """The driver dies between its two files: the networks are there, and the sweep does not know of them."""
+    lost.train(10).deliver()
+    parent = lost.parent()
+    stored = mlflow_dir / "mlartifacts" / parent / "artifacts"
+    before = (stored / "sweep.json").read_bytes()
+    lost.extend(3).deliver()
+    (stored / "sweep.json").write_bytes(before)
+    sql("DELETE FROM tags WHERE run_uuid = ? AND key = 'sha256.sweep.json'", parent)
+    lost.lose()
+    found = recover(uri, parent, lost.run_dir)
+    assert found.trials == 14
+    assert any("by 3 trials, had not reached MLflow" in warning for warning in found.warnings)
+    assert "extensions" not in lost.meta()
+    lost.extend(3).train(seed=2).finish()
+    assert_nothing_twice(sql, lost)
+    assert len(told_of(sql, parent)) == 17
+
+
+def test_failures_are_counted_on_and_a_smaller_batch_stays(lost, uri):
+    lost.train(10)
+    with Journal.open(lost.run_dir) as journal:
+        trial_id = journal.trials("outcome = 'running'")[0]["trial_id"]
+        journal.fail(trial_id, "out_of_memory", "no room", by_user=True, again=True, batch_size=64)
+        journal.fail(trial_id, "stalled", "silence", by_user=False, again=True)
+        journal.fail(trial_id, "data", "bit 7 of\r\nbyte 3\0", by_user=False, again=False)
+    row = next(row for row in lost.table("trials") if row["trial_id"] == trial_id)
+    assert (row["user_failures"], row["machine_failures"], row["batch_size"]) == (1, 2, 64)
+    lost.deliver()
+    parent = lost.parent()
+    lost.lose()
+    recover(uri, parent, lost.run_dir)
+    again = next(row for row in lost.table("trials") if row["trial_id"] == trial_id)
+    assert again == row | {
+        "run_id": again["run_id"], "delivered_outcome": "failed", "failure": row["failure"].replace("\0", "\ufffd")
+    }  # fmt: skip
+
+
+def test_a_run_of_a_request_whose_answer_was_lost_is_left_out(lost, uri, sql):
+    """Beside the one that the driver made when it asked again; it is ended when the sweep is."""
+    lost.train(20).deliver()
+    twin, parent, meta = lost.table("trials")[0], lost.parent(), lost.meta()
+    tags = {
+        "mlflow.parentRunId": parent, "kind": "trial", "sweep.trial_id": twin["trial_id"], "outcome": "running"
+    }  # fmt: skip
+    connect(uri).create_run(meta["experiment_id"], tags=tags)
+    lost.lose()
+    found = recover(uri, parent, lost.run_dir)
+    assert any(f"{twin['trial_id']}: its run" in warning for warning in found.warnings)
+    lost.train(seed=2).finish()
+    assert_nothing_twice(sql, lost)
+    below = "SELECT count(*) FROM runs JOIN tags USING (run_uuid) WHERE key = 'mlflow.parentRunId' AND value = ?"
+    assert sql(f"{below} AND status = 'RUNNING'", parent) == [(0,)]
 
 
 # -- what cannot be recovered says so ------------------------------------------------------------------------------
@@ -470,6 +644,7 @@ def test_an_address_where_nothing_answers_is_refused(lost, wrong):
 
 
 def test_a_server_that_dies_on_the_way_leaves_nothing_half_done(lost, uri, monkeypatch):
+    monkeypatch.setattr("sweep.tracking.client._PAUSES_S", (0.0, 0.0))
     lost.train(20).deliver()
     parent = lost.parent()
     lost.lose()
@@ -488,6 +663,17 @@ def test_a_sweep_without_its_artifacts_says_what_is_missing(lost, uri, mlflow_di
     refused(
         lost, uri=uri, parent=parent, error=ValueError, says=r"does not hold sweep\.json and architectures\.parquet"
     )
+
+
+def test_a_sweep_of_a_newer_program_is_refused(lost, uri, mlflow_dir, sql):
+    lost.train(5).deliver()
+    parent = lost.parent()
+    lost.lose()
+    path = mlflow_dir / "mlartifacts" / parent / "artifacts" / "sweep.json"
+    path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 3'))
+    sql("DELETE FROM tags WHERE run_uuid = ? AND key = 'sha256.sweep.json'", parent)
+    says = "schema version 3, and this program reads up to 2; recover it with the version.*commit f"
+    refused(lost, uri=uri, parent=parent, error=ValueError, says=says)
 
 
 @pytest.mark.parametrize("name", ["sweep.json", "architectures.parquet"])

@@ -5,8 +5,8 @@ import random
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from sweep.records.journal import EpochRow, Journal, TrialRow
@@ -29,8 +29,9 @@ STUDY = {
 }
 
 
-# Draw -> the epoch in which its network diverges, and the draw whose worker fails after its first epoch.
+# Draw -> the epoch in which its network diverges, and the draw whose code fails after its first epoch, each time.
 DIVERGES_IN, FAILS = {1: 3, 4: 1, 5: 2}, 2
+FAILURE = "RuntimeError: the disk is 'full'\n" + "at its end\n" * 500
 
 
 def make_journal(run_dir: Path, *, spaces: tuple[str, ...] = ("regnet_x",), num: int = 3, **stopping: Any) -> Journal:
@@ -40,6 +41,18 @@ def make_journal(run_dir: Path, *, spaces: tuple[str, ...] = ("regnet_x",), num:
     study = STUDY | {"stopping": STUDY["stopping"] | stopping}
     meta = {"study": study, "study_hash": "0123456789ab", "git_commit": "f" * 40}
     return Journal.create(run_dir, meta, _trials(spaces, num))
+
+
+def extend(journal: Journal, num: int, *, spaces: tuple[str, ...] = ("regnet_x",)) -> None:
+    """`num` more trials of each space, in cohorts of their own where a rung waits for all its trials."""
+    known = journal.trials()
+    first = 1 + max(row["draw"] for row in known)
+    is_awaited = journal.get("study")["stopping"]["method"] == "synchronous"
+    new = [
+        replace(row, launch_order=len(known) + order, cohort=f"{row.cohort}/+1" if is_awaited else row.cohort)
+        for order, row in enumerate(row for row in _trials(spaces, first + num) if row.draw >= first)
+    ]
+    journal.add_trials(new, extensions=[{"spaces": list(spaces), "trials": num, "at_ms": journal.latest_ms()}])
 
 
 def _network(draw: int) -> Architecture:
@@ -69,7 +82,7 @@ def train(journal: Journal, trial_id: str, errors_pct: list[float], outcome: str
     """Start the trial unless it has started, add one epoch for each error, and leave it at `outcome`."""
     begun = journal.last_epoch(trial_id)
     if begun == 0:
-        journal.start_attempt(trial_id)
+        journal.start_attempt(trial_id, 1)
     for epoch, error_pct in enumerate(errors_pct, start=begun + 1):
         row = EpochRow(
             trial_id=trial_id, epoch=epoch, train_loss=error_pct / 30, val_loss=error_pct / 25, val_error_pct=error_pct,
@@ -93,44 +106,62 @@ def result(trial_id: str, epoch: int, *, shift_pct: float = 0.0) -> dict[str, An
 
 class MadeUpSweep:
     """A driver without workers: made-up results of three trials at a time, in random order, through the real
-    scheduler. As long-lived as a process: another one on the same journal is the sweep resumed."""
+    conductor. As long-lived as a process: another one on the same journal is the sweep resumed."""
 
     def __init__(self, journal: Journal, *, seed: int, shift_pct: float = 0.0):
-        from sweep.scheduling.tune import JournalScheduler
+        from sweep.scheduling.conductor import Conductor
 
-        self._journal, self._shift_pct = journal, shift_pct
+        self._shift_pct = shift_pct
         self._random = random.Random(seed)
-        stopping = study_from_dict(journal.get("study")).stopping
-        self._scheduler = JournalScheduler(journal, stopping, ended=lambda trial_id: None)
-        self._waiting = [row["trial_id"] for row in journal.unfinished()]
-        self._at_work: dict[str, int] = {}
+        self._clock_s = 0.0  # each event takes a second
+        study = study_from_dict(journal.get("study"))
+        self._conductor = Conductor(journal, study, stall_after_s=math.inf, clock=lambda: self._clock_s)
+        self._at_work: dict[str, tuple[int, int]] = {}  # its attempt and last epoch
 
     def go_on(self, num_events: int = 100_000) -> None:
         """So many starts and epochs, or all that are left."""
         for _ in range(num_events):
-            if self._waiting and len(self._at_work) < 3:
-                self._start(self._waiting.pop(0))
-            elif self._at_work:
+            self._clock_s += 1
+            if not (len(self._at_work) < 3 and self._start()):
+                if not self._at_work:
+                    return
                 self._train(self._random.choice(sorted(self._at_work)))
 
-    def _start(self, trial_id: str) -> None:
-        self._scheduler.on_trial_started(trial_id)
-        last_epoch = self._at_work[trial_id] = self._journal.last_epoch(trial_id)
-        if last_epoch:  # the worker reports its checkpoint's epoch once more
-            self._report(trial_id, last_epoch)
+    def _start(self) -> bool:
+        from sweep.scheduling.conductor import Stretch
+
+        stretch = self._conductor.next_stretch()
+        if not isinstance(stretch, Stretch):
+            return False
+        self._at_work[stretch.trial_id] = stretch.attempt, stretch.last_epoch
+        self._conductor.started(stretch.trial_id)
+        self._report(
+            stretch.trial_id, "begun", host=f"host-{int(stretch.trial_id[-4:]) % 3}", pid=1, node_id="", notes=[],
+            resumed_epoch=stretch.last_epoch, resumed_step=0,
+        )  # fmt: skip
+        return True
 
     def _train(self, trial_id: str) -> None:
-        if int(trial_id[-4:]) == FAILS and self._at_work[trial_id] == 1:
-            self._journal.fail(trial_id, "RuntimeError: the disk is 'full'\n" + "at its end\n" * 500)
+        attempt, last_epoch = self._at_work[trial_id]
+        if int(trial_id[-4:]) == FAILS and last_epoch == 1:
+            self._conductor.failed(trial_id, "user", FAILURE)
             del self._at_work[trial_id]
             return
-        self._at_work[trial_id] += 1
-        if self._report(trial_id, self._at_work[trial_id]) == "STOP":
+        self._at_work[trial_id] = attempt, last_epoch + 1
+        told = result(trial_id, last_epoch + 1, shift_pct=self._shift_pct)
+        if not self._report(trial_id, "epoch", **told, checkpoint=f"{trial_id} after {last_epoch + 1}"):
             del self._at_work[trial_id]
 
-    def _report(self, trial_id: str, epoch: int) -> str:
-        trial = SimpleNamespace(config={"trial_id": trial_id})
-        return self._scheduler.on_trial_result(None, trial, result(trial_id, epoch, shift_pct=self._shift_pct))
+    def fail(self, trial_id: str) -> None:
+        """For good: as often as the study lets it."""
+        for _ in range(3):
+            while trial_id not in self._at_work:
+                self.go_on(1)
+            self._conductor.failed(trial_id, "user", FAILURE)
+            del self._at_work[trial_id]
+
+    def _report(self, trial_id: str, kind: str, **told: Any) -> bool:
+        return self._conductor.report(trial_id, {"kind": kind, "attempt": self._at_work[trial_id][0], **told})
 
 
 def asking(database: Path) -> Callable[..., list[tuple[Any, ...]]]:

@@ -1,7 +1,9 @@
-"""Fashion-MNIST on this machine: found, checked, mapped; what is missing or damaged is named with both remedies."""
+"""Fashion-MNIST on this machine: found, checked, mapped; what is missing or damaged is named with its remedy."""
 
+import errno
 import gzip
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -11,7 +13,15 @@ import numpy as np
 import pytest
 
 from sweep.training import data
-from sweep.training.data import FASHION_MNIST, find_source, open_split, open_test, prepare
+from sweep.training.data import (
+    FASHION_MNIST,
+    DamagedDataError,
+    DataFiles,
+    find_source,
+    open_split,
+    open_test,
+    prepare,
+)
 
 
 @pytest.fixture(scope="module")
@@ -70,16 +80,6 @@ def test_a_second_preparation_uses_the_cache(files, monkeypatch):
 
     monkeypatch.setattr(data, "_build_arrays", refuse)
     assert prepare(cache=files.train_images.parents[1]) == files
-
-
-def test_a_damaged_cache_is_built_again(tmp_path):
-    files = prepare(cache=tmp_path)
-    digest = hashlib.sha256(files.test_labels.read_bytes()).hexdigest()
-    with files.test_labels.open("r+b") as file:
-        file.seek(500)
-        file.write(b"\xff")
-    prepare(cache=tmp_path)
-    assert hashlib.sha256(files.test_labels.read_bytes()).hexdigest() == digest
 
 
 def test_another_resolution_is_another_array(tmp_path):
@@ -146,3 +146,171 @@ def test_two_processes_may_build_the_cache_at_once(tmp_path):
     deadline = time.monotonic() + 120
     assert [process.wait(deadline - time.monotonic()) for process in both] == [0, 0]
     assert open_test(prepare(cache=tmp_path))[0].shape == (10_000, 28, 28)
+
+
+def arrays(files):
+    return files.train_images, files.train_labels, files.test_images, files.test_labels
+
+
+def contents(files):
+    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in arrays(files)]
+
+
+@pytest.fixture(scope="module")
+def own_files(tmp_path_factory):
+    """Files to be damaged; each test leaves them whole again."""
+    return prepare(cache=tmp_path_factory.mktemp("own"))
+
+
+def mend(files):
+    prepare(cache=files.train_images.parents[1])
+
+
+def cut(path, share):
+    os.truncate(path, int(share * path.stat().st_size))
+
+
+def flip_a_bit(path, share):
+    with path.open("r+b") as file:
+        file.seek(int(share * path.stat().st_size))
+        byte = file.read(1)[0]
+        file.seek(-1, 1)
+        file.write(bytes([byte ^ 1]))
+
+
+def sum_of(path):
+    return path.with_suffix(".sha256")
+
+
+@pytest.mark.parametrize("share", [0, *np.random.default_rng(0).random(8).round(3).tolist(), 0.999])
+def test_arrays_cut_short_are_built_again(own_files, share):
+    before = contents(own_files)
+    for path in arrays(own_files):
+        cut(path, share)
+    mend(own_files)
+    assert contents(own_files) == before
+
+
+@pytest.mark.parametrize("damage", ["a bit off", "gone", "sum gone", "sum cut", "sum empty", "sum no text"])
+def test_whatever_is_damaged_is_built_again(own_files, damage):
+    before = contents(own_files)
+    for path, share in zip(arrays(own_files), (0.0001, 0.3, 0.7, 0.999)):
+        if damage == "a bit off":
+            flip_a_bit(path, share)
+        elif damage == "gone":
+            path.unlink()
+        elif damage == "sum gone":
+            sum_of(path).unlink()
+        elif damage == "sum cut":
+            cut(sum_of(path), share)
+        else:
+            sum_of(path).write_bytes(b"" if damage == "sum empty" else b"\xff\xfe")
+    mend(own_files)
+    assert contents(own_files) == before
+    assert [sum_of(path).read_text() for path in arrays(own_files)] == before
+
+
+def test_a_preparation_that_is_interrupted_leaves_nothing_half_written(tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(OSError, match="No space left"):
+            data.save_array(tmp_path / "a.npy", np.zeros(9))
+    assert list(tmp_path.iterdir()) == []
+    data.save_array(tmp_path / "a.npy", np.zeros(9))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npy", "a.sha256"]
+
+
+# -- damage between the preparation and a trial ----------------------------------------------------------------
+
+
+@pytest.fixture
+def few(tmp_path):
+    """Arrays of a hundred images, which cost nothing to write."""
+    rng = np.random.default_rng(0)
+    paths = [tmp_path / f"{name}.npy" for name in ("train-images", "train-labels", "test-images", "test-labels")]
+    for path, shape in zip(paths, [(100, 12, 12), (100,)] * 2):
+        data.save_array(path, rng.integers(0, 10, shape).astype(np.uint8))
+    return DataFiles(*paths, source="made up", digest="")
+
+
+def open_few(files):
+    return open_split(files, num_train=50, num_validation=50, seed=0)
+
+
+@pytest.fixture
+def hashed(monkeypatch):
+    """The names of the files whose sum is computed."""
+    names, sha256 = [], data._sha256
+    monkeypatch.setattr(data, "_sha256", lambda path: (names.append(path.stem), sha256(path))[1])
+    return names
+
+
+def test_a_process_computes_each_sum_once(few, hashed):
+    for _ in range(3):
+        open_few(few)
+    assert hashed == ["train-images", "train-labels"]
+    open_test(few)
+    assert hashed == ["train-images", "train-labels", "test-images", "test-labels"]
+
+
+@pytest.mark.parametrize("has_looked", [False, True], ids=["at first sight", "looked at before"])
+@pytest.mark.parametrize("how", ["cut", "a bit off", "gone", "empty"])
+@pytest.mark.parametrize("which", ["train_images", "train_labels"])
+def test_damage_since_the_preparation_is_named_with_its_remedy(few, which, how, has_looked):
+    if has_looked:
+        open_few(few)
+    path = getattr(few, which)
+    if how == "gone":
+        path.unlink()
+    elif how == "a bit off":
+        flip_a_bit(path, 0.9)
+    else:
+        cut(path, 0.5 if how == "cut" else 0)
+    for _ in range(2):  # it does not forget
+        with pytest.raises(DamagedDataError, match=rf"{path.name}' is not what it was .*`sweep launch … --resume`"):
+            open_few(few)
+
+
+@pytest.mark.parametrize("how", ["gone", "empty", "no text"])
+def test_an_array_without_its_sum_is_trusted_by_those_alone_who_looked_before(few, how):
+    path = few.train_labels
+    sum_of(path).unlink() if how == "gone" else sum_of(path).write_bytes(b"" if how == "empty" else b"\xff")
+    with pytest.raises(DamagedDataError, match=r"train-labels\.(sha256 is gone|npy' is not what it was)"):
+        open_few(few)
+    data.save_array(path, np.load(path))
+    open_few(few)
+    sum_of(path).unlink()
+    open_few(few)
+
+
+def test_a_file_put_in_its_place_is_looked_at_even_if_it_pretends_to_be_the_same(few, hashed):
+    open_few(few)
+    path, times = few.train_labels, few.train_labels.stat()
+    other = path.with_name("other")
+    other.write_bytes(path.read_bytes())
+    flip_a_bit(other, 0.9)
+    other.replace(path)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(DamagedDataError, match="train-labels"):
+        open_few(few)
+
+
+def test_what_was_mended_is_opened_again(few, hashed):
+    flip_a_bit(few.train_labels, 0.9)
+    with pytest.raises(DamagedDataError):
+        open_few(few)
+    flip_a_bit(few.train_labels, 0.9)
+    open_few(few)
+    assert hashed.count("train-labels") == 2
+
+
+def test_other_trouble_is_not_taken_for_damage(few, monkeypatch):
+    def fail(path):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(data, "_sha256", fail)
+    with pytest.raises(OSError, match="Too many open files"):
+        open_few(few)

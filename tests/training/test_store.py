@@ -8,7 +8,7 @@ import pytest
 import requests
 from pyarrow import fs
 
-from sweep.training.store import BucketStore, FolderStore, open_store
+from sweep.training.store import BucketStore, FolderStore, open_store, store_names
 
 KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1"}
 
@@ -64,6 +64,7 @@ def test_what_was_written_is_read_and_listed(place):
     assert store.names() == ["one", "two"]
     assert store.read("one") == b"one"
     assert store.read("two") == b"\0" * 100_000
+    assert [store.size(name) for name in store.names()] == [3, 100_000]
 
 
 def test_stores_are_apart(place):
@@ -96,5 +97,18 @@ def test_removing_what_is_not_there_is_no_error(place):
 
 
 def test_a_name_that_is_missing_raises(place):
-    with pytest.raises(OSError):
+    with pytest.raises(FileNotFoundError):
         place("a").read("nothing")
+    with pytest.raises(FileNotFoundError):
+        place("a").size("nothing")
+
+
+@pytest.mark.parametrize("where", ["folder", "s3://sweeps/names of stores"])
+def test_the_stores_of_a_place_are_listed(bucket, tmp_path, where):
+    where, endpoint = (where, bucket) if where.startswith("s3://") else (str(tmp_path / where), "")
+    assert store_names(where, endpoint) == []
+    for name in ("b", "a"):
+        open_store(where, name, endpoint).write("one", b"1")
+    assert store_names(where, endpoint) == ["a", "b"]
+    open_store(where, "a", endpoint).clear()
+    assert store_names(where, endpoint) == ["b"]

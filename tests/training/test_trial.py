@@ -1,16 +1,17 @@
-"""A trial: it learns, it is reproducible, it resumes bit for bit, and it ends at once when a loss is not finite."""
+"""A trial: it learns, is reproducible, resumes bit for bit at any step, and ends at once when a loss is not finite."""
 
+import io
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from sweep.studies import Recipe
-from sweep.training import checkpoint
-from sweep.training.store import FolderStore
-from sweep.training.trial import Trial, augment
+from sweep.training import trial as trial_module
+from sweep.training.trial import EpochResult, ForeignStateError, Tick, Trial, augment
 
 RECIPE = Recipe(batch_size=64, warmup_steps=5)
 
@@ -38,18 +39,18 @@ def test_same_seed_same_curve_bit_for_bit(network, fashion):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("stop_after", [1, 2])
-def test_resuming_gives_the_same_later_losses_bit_for_bit(network, fashion, tmp_path, precision, stop_after):
+def test_resuming_gives_the_same_later_losses_bit_for_bit(network, fashion, precision, stop_after):
     recipe = RECIPE.model_copy(update={"precision": precision})
     whole = train(network, fashion, recipe=recipe)
     first = Trial(network, recipe, fashion, num_epochs=3, seed=1)
     for result in first.run():
-        checkpoint.save(FolderStore(tmp_path), first, result)
         if result.epoch == stop_after:
             break
+    buffer = io.BytesIO()
+    torch.save(first.state_dict(), buffer)
     torch.manual_seed(99)  # whatever the process did in between must not matter
     second = Trial(network, recipe, fashion, num_epochs=3, seed=1)
-    repeated = checkpoint.load_newest(FolderStore(tmp_path), second)
-    assert figures([repeated]) == figures(whole[stop_after - 1 : stop_after])
+    second.load_state_dict(torch.load(io.BytesIO(buffer.getvalue()), weights_only=True))
     assert figures(second.run()) == figures(whole[stop_after:])
 
 
@@ -123,3 +124,135 @@ def test_normalised_images_are_channels_last(network, noise):
     assert abs(float(x.mean())) < 0.1
     weights = [module.weight for module in trial.network.modules() if isinstance(module, torch.nn.Conv2d)]
     assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+
+
+def seeded_ticks(num: int) -> list[int]:
+    """Some ticks of a run of two epochs with sixteen steps and three chunks each, the first and the last among them."""
+    return sorted({0, 37, *np.random.default_rng(4).integers(1, 37, num).tolist()})
+
+
+def whole_state(trial):
+    """Weights, running statistics and momentum by name."""
+    momentum = {
+        f"momentum {key}": value["momentum_buffer"] for key, value in trial.optimizer.state_dict()["state"].items()
+    }
+    return {**trial.network.state_dict(), **momentum}
+
+
+def assert_equal_to_the_bit(one, other):
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+SHORT_STEPS = Recipe(batch_size=16, warmup_steps=5)
+VARIANTS = {
+    "flips and crops": SHORT_STEPS,
+    "no augmentation": SHORT_STEPS.model_copy(update={"flip": False, "crop_padding": 0}),
+    "bf16": SHORT_STEPS.model_copy(update={"precision": "bf16"}),
+}
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(trial_module, "_EVAL_BATCH", 20)  # three chunks of the 44 validation images
+
+
+@pytest.mark.parametrize("recipe", VARIANTS.values(), ids=VARIANTS.keys())
+def test_ticks_change_no_bit_and_a_state_taken_at_one_goes_on_to_the_same_end(network, noise, small_chunks, recipe):
+    plain = Trial(network, recipe, noise, num_epochs=2, seed=1)
+    expected = figures(plain.run())
+    ticking, seen, states, results = Trial(network, recipe, noise, num_epochs=2, seed=1), [], {}, []
+    wanted = seeded_ticks(4)
+    for event in ticking.run(pause_s=0):
+        if isinstance(event, Tick):
+            if len(seen) in wanted:
+                buffer = io.BytesIO()
+                torch.save(ticking.state_dict(), buffer)
+                states[len(seen)] = buffer.getvalue()
+            seen.append(event)
+        else:
+            results.append(event)
+    per_epoch = [*range(1, 17), 16, 16, 16]
+    assert seen == [Tick(epoch, step, 16) for epoch in (1, 2) for step in per_epoch]
+    assert figures(results) == expected
+    assert_equal_to_the_bit(whole_state(ticking), whole_state(plain))
+    assert list(states) == wanted
+    for number, content in states.items():
+        torch.manual_seed(99)  # whatever the process did in between must not matter
+        resumed = Trial(network, recipe, noise, num_epochs=2, seed=1)
+        resumed.load_state_dict(torch.load(io.BytesIO(content), weights_only=True))
+        assert (resumed.epoch, resumed.step) == (seen[number].epoch - 1, seen[number].step)
+        assert figures(resumed.run()) == expected[seen[number].epoch - 1 :]
+        assert_equal_to_the_bit(whole_state(resumed), whole_state(plain))
+
+
+def test_a_trial_let_go_at_a_tick_goes_on_when_run_again(network, noise):
+    expected = train(network, noise, recipe=SHORT_STEPS, num_epochs=2)
+    trial = Trial(network, SHORT_STEPS, noise, num_epochs=2, seed=1)
+    for tick in trial.run(pause_s=0):
+        if tick.step == 5:
+            break
+    assert trial.step == 5
+    assert figures(trial.run()) == figures(expected)
+    assert trial.step == 0
+
+
+@pytest.fixture
+def clock(network, noise, monkeypatch):
+    """A clock that each batch advances by a second, in training and in judging."""
+    now = SimpleNamespace(s=0.0)
+    monkeypatch.setattr(trial_module, "time", SimpleNamespace(monotonic=lambda: now.s))
+    normalised = Trial.normalised
+
+    def slow(self, images):
+        now.s += 1
+        return normalised(self, images)
+
+    monkeypatch.setattr(Trial, "normalised", slow)
+    return now
+
+
+def test_ticks_come_as_often_as_asked_and_the_caller_s_time_is_not_the_trial_s(network, noise, clock):
+    trial = Trial(network, SHORT_STEPS, noise, num_epochs=2, seed=1)
+    ticks = []
+    for event in trial.run(pause_s=3):
+        clock.s += 1000
+        if isinstance(event, Tick):
+            ticks.append(event.step)
+        else:
+            assert (event.train_time_s, event.eval_time_s) == (16, 1)
+    assert ticks == [3, 6, 9, 12, 15] * 2
+    assert {type(event) for event in Trial(network, SHORT_STEPS, noise, num_epochs=2, seed=1).run()} == {EpochResult}
+
+
+def test_seconds_before_an_interruption_count(network, noise, clock):
+    first, second = (Trial(network, SHORT_STEPS, noise, num_epochs=1, seed=1) for _ in range(2))
+    next(first.run(pause_s=7))
+    second.load_state_dict(first.state_dict())
+    clock.s += 1000
+    assert next(second.run()).train_time_s == 16
+
+
+@pytest.mark.parametrize("is_judged", [False, True])
+def test_a_divergence_is_found_with_ticks_too(network, noise, is_judged):
+    recipe = SHORT_STEPS if is_judged else SHORT_STEPS.model_copy(update={"learning_rate": 1e20})
+    trial = Trial(network, recipe, noise, num_epochs=2, seed=1)
+    if is_judged:
+        for module in trial.network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_var.fill_(math.nan)
+    *ticks, last = trial.run(pause_s=0)
+    assert last.diverged
+    assert all(isinstance(tick, Tick) and tick.epoch == 1 for tick in ticks)
+
+
+def test_an_epoch_begun_with_other_batches_is_refused_and_nothing_is_changed(network, noise):
+    first, other = (
+        Trial(network, Recipe(batch_size=size), noise, num_epochs=1, seed=seed) for size, seed in ((16, 1), (8, 2))
+    )
+    next(first.run(pause_s=0))
+    before = {name: value.clone() for name, value in other.network.state_dict().items()}
+    with pytest.raises(ForeignStateError, match="began with batches of 16 on cpu and cannot go on with batches of 8"):
+        other.load_state_dict(first.state_dict())
+    assert_equal_to_the_bit(before, other.network.state_dict())
+    assert (other.epoch, other.step) == (0, 0)

@@ -1,0 +1,152 @@
+"""I5: the sweep has the trials that its study asks for, each once, and MLflow knows them with the same configuration.
+
+In: a `JournalRows`, `Records`. Out: a `Check` over the trials. That they are the very trials of an undisturbed sweep
+shows only beside one: against.py.
+"""
+
+import hashlib
+import json
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+from sweep.verify.check import Check, some
+from sweep.verify.journal import JournalRows, Row
+from sweep.verify.mlflow import Records, Run
+
+_PER_STAGE = {
+    "depths": "depth", "widths": "width", "group_widths": "group_width", "bottleneck_ratios": "bottleneck_ratio",
+}  # fmt: skip
+_FORM = re.compile(r"(?P<stratum>/\d+)?(?P<extension>/\+[1-9]\d*)?")
+
+
+def check_population(journal: JournalRows, check: Check) -> None:
+    """What the journal alone tells."""
+    for trial in journal.trials:
+        complaints = list(_complaints(journal, trial))
+        check.ask(not complaints, f"{trial['trial_id']}: {'; '.join(complaints)}")
+    for column in ("launch_order", "seed"):
+        for value, count in Counter(trial[column] for trial in journal.trials).items():
+            twins = [trial["trial_id"] for trial in journal.trials if trial[column] == value] if count > 1 else []
+            check.require(count == 1, f"{some(twins)}: have the same {column}, {value}")
+    orders = [trial["launch_order"] for trial in journal.trials]
+    missing = set(range(len(orders))) - set(orders)
+    check.require(not missing, f"no trial has the launch order {some(missing)}, of {len(orders)} trials")
+    _check_numbers(journal, check)
+
+
+def _check_numbers(journal: JournalRows, check: Check) -> None:
+    """Each space has at each scale as many trials as the study and its extensions say, drawn from 0 on."""
+    expected = expected_numbers(journal)
+    draws: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for trial in journal.trials:
+        draws[trial["space"], trial["scale"]].append(trial["draw"])
+    for space, scale in sorted(expected.keys() | draws.keys()):
+        wanted, found = expected.get((space, scale), 0), sorted(draws[space, scale])
+        check.require(
+            len(found) == wanted, f"{space} at scale {scale} has {len(found)} trials, and the study asks for {wanted}"
+        )
+        missing = set(range(wanted)) - set(found)
+        check.require(not missing, f"{space} at scale {scale} lacks the draws {some(missing)} of {wanted}")
+
+
+def expected_numbers(journal: JournalRows) -> Counter[tuple[str, str]]:
+    """Space and scale -> number of trials."""
+    expected: Counter[tuple[str, str]] = Counter()
+    asked = [{"spaces": journal.study["spaces"], "trials": journal.study["trials_per_space"]}]
+    for part in asked + journal.meta.get("extensions", []):
+        for scale in journal.study["scale"]:
+            for space in part["spaces"]:
+                expected[space, scale["name"]] += part["trials"]
+    return expected
+
+
+def _complaints(journal: JournalRows, trial: Row) -> Iterator[str]:
+    name = f"{trial['space']}-{trial['scale']}-{trial['draw']:04d}"
+    if trial["trial_id"] != name:
+        yield f"its space, scale and draw make it {name}"
+    found = hashlib.sha256(trial["architecture"].encode()).hexdigest()[:12]
+    if found != trial["architecture_id"]:
+        yield f"its architecture has the id {found}, not {trial['architecture_id']}"
+    if _stages(trial) is None:
+        yield "its architecture is not the JSON of a network"
+    if min(trial["flops"], trial["params"], trial["activations"]) <= 0:
+        yield f"it has {trial['flops']} flops, {trial['params']} params and {trial['activations']} activations"
+    if trial["audited"] not in (0, 1):
+        yield f"its audited is {trial['audited']}"
+    yield from _wrong_cohort(journal, trial)
+
+
+def _wrong_cohort(journal: JournalRows, trial: Row) -> Iterator[str]:
+    start = f"{trial['space']}/{trial['scale']}"
+    form = _FORM.fullmatch(trial["cohort"].removeprefix(start)) if trial["cohort"].startswith(start) else None
+    if form is None:
+        yield f"its cohort is {trial['cohort']}, not {start} or a part of it"
+        return
+    stratum = _stratum(journal, trial)
+    if form["stratum"] != stratum:
+        yield f"its cohort is {trial['cohort']}, and its {trial['flops']} flops put it in {start}{stratum or ''}"
+    number = int((form["extension"] or "/+0")[2:])
+    extensions = len(journal.meta.get("extensions", [])) if journal.stopping["method"] == "synchronous" else 0
+    if number > extensions:
+        yield f"its cohort is {trial['cohort']}, of {extensions} extensions"
+
+
+def _stratum(journal: JournalRows, trial: Row) -> str | None:
+    """The band of flops, of equal ratio, where the study asks for several."""
+    num_strata = journal.stopping.get("flops_strata", 1)
+    scale = next((scale for scale in journal.study["scale"] if scale["name"] == trial["scale"]), None)
+    if num_strata == 1 or scale is None or trial["flops"] <= 0:
+        return None
+    low, high = scale["flops_min"], scale["flops_max"]
+    share = math.log(trial["flops"] / low) / math.log(high / low)
+    return f"/{min(int(share * num_strata), num_strata - 1)}"
+
+
+def _stages(trial: Row) -> list[Row] | None:
+    try:
+        stages = json.loads(trial["architecture"])["stages"]
+        return stages if all(set(_PER_STAGE.values()) <= stage.keys() for stage in stages) and stages else None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+# -- MLflow ------------------------------------------------------------------------------------------------------------
+
+
+def check_configurations(journal: JournalRows, records: Records, at_work: bool, check: Check) -> None:
+    """The params and tags of each run are those of its trial."""
+    for run in records.active:
+        trial = journal.trial_of.get(run.trial_id)
+        if run.kind == "trial" and trial is not None and (trial["delivered_outcome"] is not None or not at_work):
+            wrong = list(_differences(trial, run))
+            check.ask(not wrong, f"{run}: {'; '.join(wrong)}")
+
+
+def _differences(trial: Row, run: Run) -> Iterator[str]:
+    audited = "yes" if trial["audited"] else "no"
+    tags = {name: trial[name] for name in ("space", "scale", "cohort", "architecture_id")} | {"audited": audited}
+    params = {"space": trial["space"], "scale": trial["scale"], "seed": str(trial["seed"]), "audited": audited}
+    for what, wanted, found in (("tag", tags, run.tags), ("param", params, run.params)):
+        for key, value in wanted.items():
+            if found.get(key) != value:
+                yield f"its {what} {key} is {found.get(key)!r}, and the trial's {value!r}"
+    for key, column in _PER_STAGE.items():
+        numbers = [stage[column] for stage in _stages(trial) or []]
+        if not _same(run.params.get(key), numbers):
+            yield f"its param {key} is {run.params.get(key)!r}, and the trial's {some_numbers(numbers)!r}"
+
+
+def some_numbers(numbers: list[Any]) -> str:
+    return ", ".join(f"{number:g}" for number in numbers)
+
+
+def _same(told: str | None, numbers: list[Any]) -> bool:
+    """A param shows six digits of a number."""
+    try:
+        found = [float(word) for word in (told or "").split(", ")]
+        return len(found) == len(numbers) and all(math.isclose(a, b, rel_tol=1e-5) for a, b in zip(found, numbers))
+    except (ValueError, TypeError):
+        return False

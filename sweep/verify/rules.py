@@ -1,0 +1,223 @@
+"""The three rules of successive halving once more, the slow and plain way, over the arrivals of a whole journal.
+
+In: a `JournalRows`. Out: an `Expected`: what the rule says of each arrival, and who earned a place when. Written from
+what sweep/scheduling/asha.py says it does, not from how it does it; agreement of the two is what I6 asks for.
+Everything is counted anew at each arrival, with sorted lists and `numpy.percentile`.
+
+* Asynchronous stopping: an arrival stops if its error is above the 1/eta quantile of the errors that came to its rung
+  before it; the first one goes on.
+* Asynchronous promotion: of the n that have arrived at a rung, the best n // eta have earned their place, and keep it;
+  ties go to who came first. A closing takes the chance from all that have not.
+* Synchronous: when all that can come to a rung have come or are gone, its best n // eta go on, one at least; ties go to
+  the lower trial id. To the first rung come all of the cohort, to a later one those that earned their place at the one
+  before, and those that the lottery exempts. Gone are trials that failed, diverged or were cancelled.
+
+Everywhere: an error that is missing ranks last and never goes on; cohorts and rungs are apart.
+"""
+
+import math
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sweep.verify.journal import JournalRows, Row
+
+Place = tuple[str, int]
+"""A trial's id, and a rung in epochs."""
+
+CONTINUE, STOP, PAUSE = "continue", "stop", "pause"
+_GONE = ("failed", "diverged", "cancelled")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What an arrival led to. `decisions`: what may have been done at once (one, except where the journal's clock
+    cannot tell what came first); `would_stop`: as it stands now."""
+
+    would_stop: bool | None
+    decisions: frozenset[str]
+    cutoff_pct: float | None = None
+
+
+@dataclass
+class Expected:
+    """`earned`: place -> the first and the last arrival after which it can have been earned."""
+
+    verdicts: dict[Place, Verdict] = field(default_factory=dict)
+    earned: dict[Place, tuple[int, int]] = field(default_factory=dict)
+
+
+def expect(journal: JournalRows) -> Expected:
+    """Of the study's `stopping.method`."""
+    return RULES[journal.stopping["method"]](journal)
+
+
+def _rank(row: Row) -> float:
+    return math.inf if row["error_pct"] is None else row["error_pct"]
+
+
+def _place(row: Row) -> Place:
+    return row["trial_id"], row["rung_epochs"]
+
+
+def _done(row: Row, would_stop: bool | None) -> frozenset[str]:
+    """What is done with a trial of which this is known: the lottery's train on whatever it is."""
+    if row["audited"]:
+        return frozenset({CONTINUE})
+    return frozenset({PAUSE if would_stop is None else STOP if would_stop else CONTINUE})
+
+
+# -- asynchronous stopping ---------------------------------------------------------------------------------------------
+
+
+def _stopping(journal: JournalRows) -> Expected:
+    eta, expected = journal.stopping["reduction_factor"], Expected()
+    errors: dict[tuple[str, int], list[float]] = defaultdict(list)
+    for row in journal.decisions:
+        earlier = errors[row["cohort"], row["rung_epochs"]]
+        cutoff = quantile(earlier, eta)
+        # Who is beside the cutoff by less than the rounding of its interpolation is judged by the recorded one.
+        recorded = row["cutoff_pct"]
+        bar = recorded if recorded is not None and cutoff is not None and near(recorded, cutoff) else cutoff
+        would_stop = row["error_pct"] is None or (bar is not None and row["error_pct"] > bar)
+        shown = None if cutoff is None or math.isinf(cutoff) else cutoff
+        expected.verdicts[_place(row)] = Verdict(would_stop, _done(row, would_stop), shown)
+        earlier.append(_rank(row))
+    return expected
+
+
+def quantile(errors: list[float], eta: int) -> float | None:
+    """The 1/eta quantile, interpolated linearly; infinite where it touches an error that is. None of no errors."""
+    if not errors:
+        return None
+    low, remainder = divmod(len(errors) - 1, eta)
+    needed = sorted(errors)[low + (remainder > 0)]
+    if math.isinf(needed):
+        return needed
+    return float(np.percentile(np.minimum(errors, needed), 100 / eta))
+
+
+def near(a: float, b: float) -> bool:
+    return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12)
+
+
+# -- asynchronous promotion --------------------------------------------------------------------------------------------
+
+
+def _promotion(journal: JournalRows) -> Expected:
+    eta, expected = journal.stopping["reduction_factor"], Expected()
+    closed_after = {row["after_arrival"] for row in journal.closings}
+    rungs: dict[tuple[str, int], list[tuple[float, int, str]]] = defaultdict(list)
+    earned: dict[Place, int] = {}
+    lost: set[Place] = set()
+    for row in journal.decisions:
+        arrival, rung = row["arrival"], row["rung_epochs"]
+        arrived = rungs[row["cohort"], rung]
+        arrived.append((_rank(row), arrival, row["trial_id"]))
+        arrived.sort()
+        for error, _, trial_id in arrived[: len(arrived) // eta]:
+            if math.isfinite(error) and (trial_id, rung) not in lost:
+                earned.setdefault((trial_id, rung), arrival)
+        if arrival in closed_after:
+            lost |= {(trial_id, at) for (_, at), here in rungs.items() for _, _, trial_id in here} - earned.keys()
+    for row in journal.decisions:
+        place = _place(row)
+        at_once = True if row["error_pct"] is None else False if earned.get(place) == row["arrival"] else None
+        would_stop = False if place in earned else True if place in lost or row["error_pct"] is None else None
+        expected.verdicts[place] = Verdict(would_stop, _done(row, at_once))
+    expected.earned = {place: (arrival, arrival) for place, arrival in earned.items()}
+    return expected
+
+
+# -- synchronous -------------------------------------------------------------------------------------------------------
+
+Span = tuple[float, float]
+"""The earliest and the latest that something can have happened, counted in arrivals: 3 with the third one, 3.5 between
+it and the fourth."""
+
+
+def _synchronous(journal: JournalRows) -> Expected:
+    expected = Expected()
+    cohorts: dict[str, list[Row]] = defaultdict(list)
+    for trial in journal.trials:
+        cohorts[trial["cohort"]].append(trial)
+    arrived: dict[tuple[str, int], dict[str, Row]] = defaultdict(dict)
+    for row in journal.decisions:
+        arrived[row["cohort"], row["rung_epochs"]][row["trial_id"]] = row
+    departures = _departures(journal)
+    for cohort, trials in cohorts.items():
+        exempt = {trial["trial_id"] for trial in trials if trial["audited"]}
+        awaited: set[str] | None = {trial["trial_id"] for trial in trials}
+        since: Span = (0, 0)
+        for rung in journal.rungs:
+            here = arrived[cohort, rung]
+            if awaited is not None and awaited <= here.keys() | departures.keys():
+                since = _decided(here, awaited, departures, since)
+                best = _best(here, journal.stopping["reduction_factor"])
+                awaited = best | exempt
+                expected.earned |= {(trial_id, rung): (int(since[0]), int(since[1])) for trial_id in best}
+                expected.verdicts |= {_place(row): _judged(row, best, since) for row in here.values()}
+            else:  # nor is any later rung decided
+                awaited = None
+                expected.verdicts |= {_place(row): _waiting(row) for row in here.values()}
+    return expected
+
+
+def _departures(journal: JournalRows) -> dict[str, Span]:
+    """When each trial that is gone left: with its last arrival if it diverged there, else by the journal's clock."""
+    moments = [row["decided_at_ms"] for row in journal.decisions]
+    without_error = {row["trial_id"]: row["arrival"] for row in journal.decisions if row["error_pct"] is None}
+    found: dict[str, Span] = {}
+    for trial in journal.trials:
+        if trial["outcome"] not in _GONE:
+            continue
+        arrival, ended_at_ms = without_error.get(trial["trial_id"]), trial["ended_at_ms"]
+        if journal.is_recovered or ended_at_ms is None:
+            found[trial["trial_id"]] = (0, len(moments) + 0.5)
+        elif arrival is not None:
+            found[trial["trial_id"]] = (arrival, arrival)
+        else:
+            earliest, latest = bisect_left(moments, ended_at_ms), bisect_right(moments, ended_at_ms)
+            found[trial["trial_id"]] = (earliest + 0.5, latest + 0.5)
+    return found
+
+
+def _decided(here: dict[str, Row], awaited: set[str], departures: dict[str, Span], since: Span) -> Span:
+    """When the last of those that a rung waits for had come or gone, and the rung before it was decided."""
+    spans = [since, *((row["arrival"], row["arrival"]) for row in here.values())]
+    spans += [departures[trial_id] for trial_id in awaited - here.keys()]
+    return max(span[0] for span in spans), max(span[1] for span in spans)
+
+
+def _best(here: dict[str, Row], eta: int) -> set[str]:
+    ranked = sorted((row["error_pct"], trial_id) for trial_id, row in here.items() if row["error_pct"] is not None)
+    return {trial_id for _, trial_id in ranked[: max(1, len(here) // eta)]}
+
+
+def _judged(row: Row, best: set[str], since: Span) -> Verdict:
+    would_stop = row["trial_id"] not in best
+    decisions = _waiting(row).decisions if since[1] > row["arrival"] else frozenset()
+    if since[0] <= row["arrival"]:
+        decisions |= _done(row, would_stop)
+    return Verdict(would_stop, decisions)
+
+
+def _waiting(row: Row) -> Verdict:
+    """Its rung is not decided; only who has no error is known to have lost."""
+    would_stop = True if row["error_pct"] is None else None
+    return Verdict(would_stop, _done(row, would_stop))
+
+
+def _none(journal: JournalRows) -> Expected:
+    return Expected()
+
+
+RULES: dict[str, Callable[[JournalRows], Expected]] = {
+    "asha": _stopping,
+    "asha_promotion": _promotion,
+    "synchronous": _synchronous,
+    "none": _none,
+}

@@ -1,0 +1,58 @@
+"""What the fault tests share: one undisturbed sweep to compare with, and the record of what was injected."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faults.harness import STUDY, TRAINING, Sweep
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    """The synchronous sweep of the deterministic objective, that nothing happened to."""
+    sweep = Sweep(tmp_path_factory.mktemp("undisturbed") / "run", [*STUDY, "stopping.method=synchronous"])
+    sweep.finish()
+    sweep.check()
+    return sweep
+
+
+@pytest.fixture(scope="session")
+def undisturbed_training(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    """The synchronous sweep of real training, that nothing happened to."""
+    sweep = Sweep(tmp_path_factory.mktemp("undisturbed") / "training", [*TRAINING, "stopping.method=synchronous"])
+    sweep.finish()
+    sweep.check()
+    return sweep
+
+
+@pytest.fixture
+def injected(request: pytest.FixtureRequest) -> Iterator[Callable[..., None]]:
+    """`injected(number, fault, recovery_s=…)`: a fault of the list was injected; it counts as survived if the test
+    passes. `make faults` gathers the lines into the README's table."""
+    lines: list[dict[str, Any]] = []
+
+    def note(number: int, fault: str, *, times: int = 1, recovery_s: float | None = None) -> None:
+        lines.append({"number": number, "fault": fault, "times": times, "recovery_s": recovery_s})
+
+    yield note
+    record = os.environ.get("SWEEP_FAULT_RECORD")
+    if record:
+        held = not request.node.stash.get(_FAILED, False)
+        with Path(record).open("a") as file:
+            for line in lines:
+                file.write(json.dumps({**line, "held": held, "test": request.node.name, "at": time.time()}) + "\n")
+
+
+_FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Any:
+    report = yield
+    if report.failed:
+        item.stash[_FAILED] = True
+    return report

@@ -1,0 +1,103 @@
+"""Processes that die: the driver, workers, Ray itself; and those that only stop."""
+
+import random
+import signal
+import time
+
+import pytest
+from faults.harness import STUDY, Sweep, rounds
+
+pytestmark = pytest.mark.slow
+
+SYNCHRONOUS = [*STUDY, "stopping.method=synchronous"]
+
+
+@pytest.mark.parametrize("seed", rounds())
+@pytest.mark.parametrize("method", ["synchronous", "asha_promotion"])
+def test_the_driver_killed_three_times_in_one_sweep(seed, method, tmp_path, undisturbed, injected):
+    chance = random.Random(f"{seed} driver {method}")
+    sweep = Sweep(tmp_path / "run", [*STUDY, f"stopping.method={method}"])
+    waited_s = []
+    for _ in range(3):
+        sweep.start()
+        sweep.at(chance, last=6)
+        sweep.hurt("driver", chance=chance)
+        killed_s = time.monotonic()
+        sweep.start()
+        sweep.until_epochs(sweep.num_epochs() + 1)
+        waited_s.append(time.monotonic() - killed_s)
+        sweep.hurt("driver", chance=chance)
+    sweep.finish()
+    sweep.check(against=undisturbed if method == "synchronous" else None)
+    injected(1, "SIGKILL of the driver", times=6, recovery_s=sum(waited_s) / len(waited_s))
+
+
+@pytest.mark.parametrize("seed", rounds())
+def test_workers_raylet_and_gcs_killed(seed, tmp_path, undisturbed, injected):
+    """One sweep takes them all, in an order drawn by the seed; Ray is started anew by itself, no command is needed."""
+    chance = random.Random(f"{seed} processes")
+    sweep = Sweep(tmp_path / "run", SYNCHRONOUS, env={"FAULT_EPOCH_S": "0.6"}).start()
+    faults = [(2, "worker"), (3, "raylet"), (3, "gcs_server"), (2, "worker"), (1, "engine")]
+    chance.shuffle(faults)
+    for number, role in faults:
+        known = sweep.at(chance, last=3)
+        sweep.hurt(role, chance=chance)
+        hurt_s = time.monotonic()
+        sweep.until_epochs(known + 3)
+        injected(number, f"SIGKILL of {role}", recovery_s=time.monotonic() - hurt_s)
+    sweep.finish()
+    sweep.check(against=undisturbed)
+
+
+@pytest.mark.parametrize("seed", rounds())
+def test_a_worker_that_stops_is_replaced(seed, tmp_path, undisturbed, injected):
+    chance = random.Random(f"{seed} stop")
+    profile = tmp_path / "impatient.toml"
+    profile.write_text('name = "impatient"\nstall_after_s = 10\n')
+    sweep = Sweep(tmp_path / "run", SYNCHRONOUS, env={"FAULT_EPOCH_S": "0.5"}).start("--on", str(profile))
+    sweep.at(chance, last=8)
+    victim = sweep.hurt("worker", signal.SIGSTOP, chance=chance)
+    stopped_s = time.monotonic()
+    sweep.until(lambda: any("stalled" in message for message in sweep.events("retried")))
+    injected(4, "SIGSTOP of a worker", recovery_s=time.monotonic() - stopped_s)
+    sweep.finish()
+    assert not victim.is_running()
+    sweep.check(against=undisturbed)
+
+
+@pytest.mark.parametrize("seed", rounds())
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_asked_to_end_it_drains_and_can_be_resumed(number, seed, tmp_path, undisturbed, injected):
+    """Also in the middle of a long epoch: what a trial has done so far is kept."""
+    chance = random.Random(f"{seed} {number}")
+    sweep = Sweep(tmp_path / "run", SYNCHRONOUS).start()
+    sweep.at(chance)
+    asked_s = time.monotonic()
+    sweep.hurt("driver", number, chance=chance)
+    code, summary = sweep.end()
+    injected(17, f"{number.name} once", recovery_s=time.monotonic() - asked_s)
+    assert code == 3, sweep.stderr
+    assert "--resume" in sweep.stderr
+    assert not summary["finished"]
+    sweep.finish()
+    sweep.check(against=undisturbed)
+
+
+@pytest.mark.parametrize("seed", rounds())
+def test_a_second_ctrl_c_ends_it_within_five_seconds(seed, tmp_path, undisturbed, injected):
+    chance = random.Random(f"{seed} twice")
+    sweep = Sweep(tmp_path / "run", SYNCHRONOUS).start()
+    sweep.at(chance)
+    family = sweep.family()
+    sweep.hurt("driver", signal.SIGINT, chance=chance)
+    time.sleep(0.3)
+    asked_s = time.monotonic()
+    sweep.hurt("driver", signal.SIGINT, chance=chance)
+    code, _ = sweep.end()
+    took_s = time.monotonic() - asked_s
+    assert code == 130, sweep.stderr
+    assert took_s < 8  # five on a machine that has nothing else to do
+    assert not [process for process in family if process.is_running()]
+    injected(17, "SIGINT twice", recovery_s=took_s)
+    sweep.finish()
+    sweep.check(against=undisturbed)

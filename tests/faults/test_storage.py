@@ -1,0 +1,174 @@
+"""Storage that is full, read-only or damaged: the run directory, Ray's folder, states, the journal, the images."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from faults.harness import STUDY, TRAINING, Sweep, rounds
+
+pytestmark = pytest.mark.slow
+
+SYNCHRONOUS = [*STUDY, "stopping.method=synchronous"]
+
+
+@contextmanager
+def small_disk(place: Path, megabytes: int) -> Iterator[Path]:
+    place.mkdir(parents=True, exist_ok=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(place)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        pytest.skip(f"no small disk can be mounted here: {done.stderr}")
+    try:
+        yield place
+    finally:
+        for _ in range(20):  # Ray's last processes may still be at it
+            if subprocess.run(["umount", str(place)], capture_output=True).returncode == 0:
+                break
+            time.sleep(0.5)
+        else:
+            subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def fill(place: Path) -> Path:
+    """Take all room that is left; answers the file to remove."""
+    ballast = place / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        for chunk in (1 << 20, 1 << 12, 1):
+            try:
+                while file.write(b"x" * chunk):
+                    pass
+            except OSError:
+                continue
+    return ballast
+
+
+@pytest.mark.parametrize("seed", rounds())
+@pytest.mark.parametrize("which", ["run directory", "temporary directory"])
+def test_a_full_disk_is_waited_for_and_burns_no_trial(which, seed, tmp_path, undisturbed, injected):
+    chance = random.Random(f"{seed} {which}")
+    with small_disk(tmp_path / "small", 120) as small:
+        env = {} if which == "run directory" else {"RAY_TMPDIR": str(small), "TMPDIR": str(small)}
+        run_dir = small / "run" if which == "run directory" else tmp_path / "run"
+        sweep = Sweep(run_dir, SYNCHRONOUS, env=env).start()
+        sweep.at(chance, last=6)
+        ballast = fill(small)
+        if which == "run directory":
+            sweep.until(lambda: "waiting" in sweep.stderr)
+        time.sleep(3)
+        known = sweep.num_epochs()
+        ballast.unlink()
+        freed_s = time.monotonic()
+        sweep.until_epochs(known + 2)
+        injected(8, f"{which} full", recovery_s=time.monotonic() - freed_s)
+        sweep.finish()
+        sweep.check(against=undisturbed)
+        assert not sweep.query("SELECT 1 FROM trials WHERE outcome = 'failed' OR user_failures > 0")
+
+
+def test_storage_that_is_read_only_is_refused_before_anything_starts(tmp_path, sweep_cli, injected):
+    with small_disk(tmp_path / "small", 20) as small:
+        subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
+        done = sweep_cli("launch", "quickstart", "--run-dir", small / "run")
+    assert done.returncode == 2
+    assert "cannot be written (Read-only file system); choose another with --run-dir" in done.stderr
+    injected(21, "read-only storage")
+
+
+def interrupted(run_dir: Path, settings: list[str], chance: random.Random) -> Sweep:
+    """A sweep whose driver was killed in the middle, with states of trials in training on disk."""
+    sweep = Sweep(run_dir, settings).start()
+    sweep.at(chance, first=4, last=9)
+    sweep.hurt("driver", chance=chance)
+    time.sleep(2)  # its workers end by themselves
+    return sweep
+
+
+def damage(path: Path, chance: random.Random) -> str:
+    if chance.random() < 0.5:
+        os.truncate(path, chance.randrange(path.stat().st_size))
+        return "truncated"
+    with path.open("r+b") as file:
+        file.seek(chance.randrange(path.stat().st_size))
+        bit = file.read(1)[0] ^ (1 << chance.randrange(8))
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([bit]))
+    return "bit-flipped"
+
+
+@pytest.mark.parametrize("seed", rounds())
+def test_a_damaged_checkpoint_is_refused_and_the_one_before_used(seed, tmp_path, undisturbed_training, injected):
+    chance = random.Random(f"{seed} checkpoint")
+    sweep = interrupted(tmp_path / "run", [*TRAINING, "stopping.method=synchronous"], chance)
+    running = {row["trial_id"] for row in sweep.query("SELECT * FROM trials WHERE outcome IN ('running', 'paused')")}
+    damaged = 0
+    for folder in sorted((sweep.run_dir / "checkpoints").iterdir()):
+        if folder.name in running and (states := sorted(folder.glob("epoch-*.pt"))):
+            how = damage(states[-1], chance)
+            damaged += 1
+    assert damaged
+    sweep.finish()
+    refused = sweep.events("checkpoint_refused")
+    sweep.check(against=undisturbed_training)
+    assert refused
+    injected(9, f"newest checkpoint {how}", times=damaged)
+
+
+@pytest.mark.parametrize("seed", rounds())
+def test_state_files_cut_at_ten_places_are_recovered_or_refused(seed, tmp_path, sweep_cli, undisturbed, injected):
+    chance = random.Random(f"{seed} cut")
+    sweep = interrupted(tmp_path / "run", SYNCHRONOUS, chance)
+    trials = len(sweep.query("SELECT 1 FROM trials"))
+    names = [path.name for path in sweep.run_dir.iterdir() if path.is_file() and path.stat().st_size]
+    assert {"journal.sqlite", "journal.sqlite-wal", "mlflow.db"} <= set(names)
+    times = 0
+    for name in names:
+        for tenth in range(10):
+            copy = tmp_path / "copy"
+            shutil.rmtree(copy, ignore_errors=True)
+            shutil.copytree(sweep.run_dir, copy)
+            os.truncate(copy / name, (copy / name).stat().st_size * tenth // 10)
+            hurt = Sweep(copy, SYNCHRONOUS)
+            # Refused before anything starts, or all that was known is still known.
+            done = sweep_cli("status", copy, "--json")
+            launched = sweep_cli("launch", "quickstart", "--run-dir", copy, env={"PYTHONPATH": sweep.env["PYTHONPATH"]})
+            assert launched.returncode == 2, (name, tenth)
+            if done.returncode == 0:
+                assert len(hurt.query("SELECT 1 FROM trials")) == trials, (name, tenth)
+            times += 1
+    injected(10, "state files truncated", times=times)
+
+
+@pytest.mark.parametrize("seed", rounds())
+def test_images_damaged_between_launch_and_trial_are_made_again(seed, tmp_path, undisturbed_training, injected):
+    chance = random.Random(f"{seed} images")
+    cache = tmp_path / "cache"
+    env = {"XDG_CACHE_HOME": str(cache)}
+    sweep = Sweep(tmp_path / "run", [*TRAINING, "stopping.method=synchronous"], env=env).start()
+    sweep.at(chance, last=4)
+    images = chance.choice(sorted(cache.rglob("train-images-*.npy")))
+    with images.open("r+b") as file:  # in place: those who mapped it see it too
+        file.seek(-chance.randrange(1, 10_000), os.SEEK_END)
+        file.write(b"\xff")
+    # A worker that has checked the file looks again when it has changed.
+    sweep.finish()
+    sweep.check(against=undisturbed_training)
+    injected(11, "data file damaged between launch and trial")
+
+
+def test_a_killed_driver_leaves_no_process(tmp_path):
+    chance = random.Random("left")
+    sweep = Sweep(tmp_path / "run", SYNCHRONOUS).start()
+    sweep.at(chance)
+    family = sweep.family()
+    sweep.hurt("driver", signal.SIGKILL, chance=chance)
+    deadline = time.monotonic() + 10
+    while (left := [process for process in family if process.is_running()]) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not left
