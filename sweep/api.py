@@ -97,9 +97,12 @@ def _prepared(study: Study, folder: Path, profile: Profile, resume: bool, log: L
     from sweep.scheduling import driver
     from sweep.scheduling.population import draw_population
     from sweep.tracking import preflight
+    from sweep.training.objective import load_objective
 
     _refuse_unless_fitting(study, folder, resume)
     check_open_files()
+    if study.objective != "train":
+        load_objective(study.objective)
     check_cluster(profile)
     if given := study.tracking.uri or profile.tracking.uri:
         preflight(given)

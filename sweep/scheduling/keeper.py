@@ -1,7 +1,7 @@
 """Which states stay on disk: the last ones of trials in training or waiting, and those of the sweep's best.
 
 In: trials as they end or begin to wait. Out: stores that are cleared, in the background. So a sweep holds two states
-and one of an epoch's middle for each trial in training, one for each that waits at a rung, and `keep_best` for good.
+for each trial that is in training or waits at a rung, with one of an epoch's middle, and `keep_best` for good.
 """
 
 import heapq
@@ -10,7 +10,7 @@ from typing import Any
 
 from sweep.records import Journal
 from sweep.records.journal import COMPLETED, ENDED, PAUSED
-from sweep.training import checkpoint
+from sweep.training.states import keep_last
 
 
 class Keeper:
@@ -28,11 +28,10 @@ class Keeper:
 
     def ended(self, trial_id: str, outcome: str, error_pct: float | None) -> None:
         if outcome == PAUSED:
-            self._later(checkpoint.keep_last, self._stores(trial_id))
             return
         if outcome == COMPLETED and error_pct is not None:
             self._best.append((error_pct, trial_id))
-            self._later(checkpoint.keep_last, self._stores(trial_id))
+            self._later(keep_last, self._stores(trial_id))
             worst = sorted(self._best)[self._keep_best :]
             self._best = heapq.nsmallest(self._keep_best, self._best)
             for _, beaten in worst:

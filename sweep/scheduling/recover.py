@@ -314,7 +314,7 @@ def _trial_row(trial: TrialRow, run: RecalledRun | None, curve: list[Row], log: 
         | {
             "attempts": _attempts(run),
             "failure_kind": run.tags.get("failure_kind") if outcome == FAILED else None,
-            "started_at_ms": run.started_at_ms,
+            "started_at_ms": run.started_at_ms if _attempts(run) else None,
             "run_id": run.run_id,
             "delivered_outcome": _delivered_outcome(run),
         }

@@ -43,7 +43,7 @@ class Feed(Searcher):
         super().__init__(metric=None, mode=None)
         self._conductor, self._alive = conductor, alive
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
         self._alive()  # Tune asks once a second, and does nothing else, while no trial runs
         stretch = self._conductor.next_stretch()
         if isinstance(stretch, Nothing):

@@ -27,6 +27,7 @@ from sweep.scheduling.conductor import DATA, MACHINE, MEMORY, USER, Stretch
 from sweep.scheduling.memory import num_oom_kills
 from sweep.scheduling.sharing import Images, Stores
 from sweep.studies import Recipe
+from sweep.training.results import Tick
 
 _REPORT_EVERY_S = 5.0
 _PARTIAL_EVERY_S = 60.0
@@ -94,7 +95,6 @@ class TrialTrainable(tune.Trainable):
 def _train(settings: WorkerSettings, stretch: Stretch, report: Callable[..., Report]) -> Iterator[Report]:
     from sweep.training import checkpoint
     from sweep.training.device import explained
-    from sweep.training.trial import Tick
 
     store = settings.stores(stretch.trial_id)
     with explained(settings.gpus_per_trial):

@@ -130,10 +130,9 @@ def _draw_regnet(ranges: Ranges, rng: np.random.Generator, num: int) -> Draws:
     depths = np.diff(ends[whole], axis=1, prepend=0).astype(np.int64)
     fitting = _fit(depths, level_widths(w_0[whole], w_m[whole], stages, ranges.width_step), pair[whole], ranges)
     reasons[whole] = fitting.reasons
-    draws = Draws(*(np.zeros((num, stages), dtype=np.int64) for _ in range(3)), reasons)
-    for column, found in ((draws.depths, fitting.depths), (draws.widths, fitting.widths), (draws.pairs, fitting.pairs)):
-        column[whole] = found
-    return draws
+    columns = np.zeros((3, num, stages), dtype=np.int64)
+    columns[:, whole] = fitting.depths, fitting.widths, fitting.pairs
+    return Draws(*columns, reasons=reasons)
 
 
 def _fit(depths: np.ndarray, on_line: np.ndarray, pair: np.ndarray, ranges: Ranges) -> Draws:
@@ -165,7 +164,7 @@ def _log_uniform(values: range | tuple[int, ...], uniform: np.ndarray) -> np.nda
     return grid[choice.indices(uniform)]
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def _log_uniform_grid(values: range | tuple[int, ...]) -> "tuple[np.ndarray, _Choice]":
     grid = np.array(values)
     return grid, _Choice(1 / grid)

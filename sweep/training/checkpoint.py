@@ -14,17 +14,16 @@ is compared before anything is read, and then with `weights_only=True`, so that 
 import errno
 import hashlib
 import io
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 
+from sweep.training.states import Blob, parsed
 from sweep.training.store import Store
 from sweep.training.trial import EpochResult, ForeignStateError
 
-_NAME = re.compile(r"epoch-(\d+)(?:\.step-(\d+))?\.attempt-(\d+)\.([0-9a-f]{16})\.pt")
 _KEPT_EPOCHS = 2
 
 
@@ -56,21 +55,6 @@ class Resumed:
     refused: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Blob:
-    """What a name says. `step` 0: the state after `epoch`; else so many steps into it."""
-
-    name: str
-    epoch: int
-    step: int
-    attempt: int
-    digest: str
-
-    @property
-    def last_epoch(self) -> int:
-        return self.epoch - 1 if self.step else self.epoch
-
-
 def save(store: Store, trial: Resumable, result: EpochResult, attempt: int) -> str:
     """Write the state after `result.epoch`; answers its digest, for the journal."""
     assert trial.step == 0
@@ -89,13 +73,13 @@ def _save(store: Store, trial: Resumable, what: str, attempt: int, beside: dict[
     content = buffer.getvalue()
     name = f"{what}.attempt-{attempt:03d}.{_digest(content)}.pt"
     store.write(name, content)
-    (written,) = _parsed([name])
-    for stale in _stale(_parsed(store.names()), written):
+    (written,) = parsed([name])
+    for stale in _stale(parsed(store.names()), written):
         store.remove(stale.name)
     return written.digest
 
 
-def _stale(blobs: list[_Blob], written: _Blob) -> list[_Blob]:
+def _stale(blobs: list[Blob], written: Blob) -> list[Blob]:
     """What `written` makes superfluous: all but the last two complete epochs, each by the newest attempt that has it.
 
     Two, because the result of the newest may get lost, and the state before it is then the one that counts. Newer
@@ -104,7 +88,8 @@ def _stale(blobs: list[_Blob], written: _Blob) -> list[_Blob]:
     blobs = [blob for blob in blobs if blob.attempt <= written.attempt]
     whole = [blob for blob in blobs if not blob.step and blob.epoch <= written.last_epoch]
     kept = {written}
-    for epoch in sorted({blob.epoch for blob in whole} - {written.epoch})[-_KEPT_EPOCHS + (not written.step) :]:
+    num_others = _KEPT_EPOCHS if written.step else _KEPT_EPOCHS - 1
+    for epoch in sorted({blob.epoch for blob in whole} - {written.epoch})[-num_others:]:
         newest = max(blob.attempt for blob in whole if blob.epoch == epoch)
         kept |= {blob for blob in whole if (blob.epoch, blob.attempt) == (epoch, newest)}
     return [blob for blob in blobs if blob not in kept]
@@ -136,21 +121,21 @@ class _Look:
     """One look at a store; `refused` holds why a state was not used, by name."""
 
     def __init__(self, store: Store):
-        self._store, self._blobs = store, _parsed(store.names())
+        self._store, self._blobs = store, parsed(store.names())
         self.refused: dict[str, str] = {}
 
-    def candidates(self, epoch: int, known: str | None) -> list[_Blob]:
+    def candidates(self, epoch: int, known: str | None) -> list[Blob]:
         """What goes on after `epoch`, the best first: begun epochs, then the state itself."""
         begun = [blob for blob in self._blobs if blob.step and blob.last_epoch == epoch]
         begun.sort(key=lambda blob: (blob.attempt, blob.step), reverse=True)
         return begun + (self._whole(epoch, known) if epoch else [])
 
-    def _whole(self, epoch: int, digest: str | None) -> list[_Blob]:
+    def _whole(self, epoch: int, digest: str | None) -> list[Blob]:
         """The states after `epoch` with that digest, or all where it is None; the newest attempt first."""
         found = [b for b in self._blobs if not b.step and b.epoch == epoch and digest in (None, b.digest)]
         return sorted(found, key=lambda blob: blob.attempt, reverse=True)
 
-    def is_trusted(self, blob: _Blob, saved: dict[str, Any], known: str | None) -> bool:
+    def is_trusted(self, blob: Blob, saved: dict[str, Any], known: str | None) -> bool:
         """Whether an epoch begun began from the state after the epoch before, as far as that can be told."""
         if not blob.step:
             return True
@@ -159,7 +144,7 @@ class _Look:
             return parent == known
         return parent is not None and any(self.opened(one) for one in self._whole(blob.last_epoch, parent))
 
-    def opened(self, blob: _Blob) -> dict[str, Any] | None:
+    def opened(self, blob: Blob) -> dict[str, Any] | None:
         """The content of a blob; None where it is damaged, or gone because another host has cleaned up."""
         try:
             return _checked(blob, self._store.read(blob.name))
@@ -181,7 +166,7 @@ class _DamagedError(Exception):
     pass
 
 
-def _checked(blob: _Blob, content: bytes) -> dict[str, Any]:
+def _checked(blob: Blob, content: bytes) -> dict[str, Any]:
     if _digest(content) != blob.digest:
         raise _DamagedError(f"its {len(content)} bytes do not have the SHA-256 of its name")
     try:
@@ -194,29 +179,5 @@ def _checked(blob: _Blob, content: bytes) -> dict[str, Any]:
     return saved
 
 
-def keep_last(store: Store) -> int | None:
-    """Of a trial that has ended, keep the state after its last epoch alone; answers its size in bytes."""
-    blobs = _parsed(store.names())
-    last = max((b for b in blobs if not b.step), key=lambda blob: (blob.epoch, blob.attempt), default=None)
-    for blob in blobs:
-        if blob != last:
-            store.remove(blob.name)
-    return store.size(last.name) if last else None
-
-
-def size_bytes(params: int) -> int:
-    """About what a state of a network with so many parameters takes on disk.
-
-    Weights and momentum of four bytes each, a little for batch norm's statistics, and what the format of the file
-    takes for each tensor (about 330 bytes, of some hundred tensors).
-    """
-    return round(8.05 * params) + 100_000
-
-
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
-
-
-def _parsed(names: list[str]) -> list[_Blob]:
-    matches = [match for name in names if (match := _NAME.fullmatch(name))]
-    return [_Blob(match[0], int(match[1]), int(match[2] or 0), int(match[3]), match[4]) for match in matches]

@@ -27,7 +27,7 @@ from numbers import Real
 from typing import Any
 
 from sweep.spaces import Architecture
-from sweep.training.trial import EpochResult, Tick
+from sweep.training.results import EpochResult, Tick
 
 Objective = Callable[..., Any]
 _LOSSES = ("train_loss", "val_loss")

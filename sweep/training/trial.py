@@ -16,7 +16,7 @@ Shapes: B batch, C channels, H height, W width.
 import math
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,37 +30,9 @@ from sweep.studies import Recipe, derive_seed
 from sweep.training.data import Split
 from sweep.training.device import pick_device
 from sweep.training.distributed import ALONE, Share
+from sweep.training.results import EpochResult, Tick
 
 _EVAL_BATCH = 500
-
-
-@dataclass(frozen=True)
-class EpochResult:
-    """One epoch. Losses in nats (training: with label smoothing), times in seconds.
-
-    `diverged`: a loss was not finite, training ended at that step and the figures are NaN.
-    """
-
-    epoch: int
-    train_loss: float
-    val_loss: float
-    val_error_pct: float
-    learning_rate: float
-    train_time_s: float
-    eval_time_s: float
-    diverged: bool = False
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Tick:
-    """Training is under way: `step` steps of `epoch` are done; all of them, while the epoch is being judged."""
-
-    epoch: int
-    step: int
-    steps_per_epoch: int
 
 
 class ForeignStateError(ValueError):

@@ -269,9 +269,10 @@ def check_file(journal: JournalRows, check: Check) -> None:
         moments += [row["promoted_at_ms"] for row in journal.promotions]
         moments += [row["closed_at_ms"] for row in journal.closings]
         moments += [trial["ended_at_ms"] or 0 for trial in journal.trials]
+    latest_ms = max(moments, default=0)
     check.ask(
-        journal.latest_ms >= max(moments, default=0),
-        f"the journal's latest moment is {journal.latest_ms} ms, and something happened at {max(moments, default=0)} ms",
+        journal.latest_ms >= latest_ms,
+        f"the journal's latest moment is {journal.latest_ms} ms, and something happened at {latest_ms} ms",
     )
     for table in ("epochs", "decisions", "promotions"):
         strangers = {row["trial_id"] for row in getattr(journal, table)} - journal.trial_of.keys()

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
@@ -166,6 +167,8 @@ def _engine(uri: str, timeout_s: float) -> "Engine":
             poolclass=sqlalchemy.NullPool,
         )
     settings: dict[str, Any] = {"connect_timeout": max(1, int(timeout_s))}
+    if uri.startswith("postgresql://") and not find_spec("psycopg"):  # SQLAlchemy's own choice since 2.1
+        uri = uri.replace("postgresql", "postgresql+psycopg2", 1)
     if uri.startswith("postgresql"):
         settings["options"] = f"-c default_transaction_read_only=on -c statement_timeout={_STATEMENT_S * 1000}"
     return sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool, connect_args=settings)

@@ -1,27 +1,20 @@
-"""`tmp_path` in memory, where the system has room for it there; `small_disk`, a folder that can be made full.
-
-Each commit waits for the disk, which is not what is tested, and can be slow.
-"""
+"""`tmp_path` in memory, where the system has room for it there; `small_disk`, a folder that can be made full."""
 
 import os
 import resource
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from needs import do_without
+from records.rows import memory_folder
 
 
 @pytest.fixture
 def tmp_path(tmp_path: Path) -> Iterator[Path]:
-    memory = Path("/dev/shm")
-    if not os.access(memory, os.W_OK):
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir=memory, prefix="sweep-tests-") as folder:
-        yield Path(folder)
+    with memory_folder(tmp_path) as folder:
+        yield folder
 
 
 class SmallFileSystem:

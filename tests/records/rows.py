@@ -3,9 +3,11 @@
 Trials are named `anynet_c-small-0000` and so on.
 """
 
+import os
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,18 @@ def decision_row(trial_id: str, rung: int, error: float | None, would_stop: bool
 def make_journal(run_dir: Path, num: int = 4) -> Journal:
     run_dir.mkdir(parents=True, exist_ok=True)
     return Journal.create(run_dir, META, [trial_row(number) for number in range(num)])
+
+
+@contextmanager
+def memory_folder(otherwise: Path) -> Iterator[Path]:
+    """A folder in memory, where the system has room for it: each commit waits for the disk, which is not what is
+    tested, and can be slow."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK):
+        yield otherwise
+        return
+    with tempfile.TemporaryDirectory(dir=memory, prefix="sweep-tests-") as folder:
+        yield Path(folder)
 
 
 def ask(run_dir: Path, query: str, *values: Any) -> list[tuple[Any, ...]]:

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import select
 import sqlite3
 import time
 
@@ -148,7 +149,7 @@ def test_a_second_journal_is_refused(journal, tmp_path):
 
 def test_of_two_processes_that_create_at_once_one_does(tmp_path):
     with OtherProcess() as first, OtherProcess() as second:
-        for number in range(25):
+        for number in range(15):
             run_dir = tmp_path / str(number)
             run_dir.mkdir()
             moment_s = time.monotonic() + 0.005
@@ -162,6 +163,26 @@ def test_of_two_processes_that_create_at_once_one_does(tmp_path):
                 journal.check_whole()
                 assert journal.get("who") == winners[0]
                 assert [row["message"] for row in journal.events()] == [f"{winners[0]} {n}" for n in range(3)]
+
+
+def test_of_two_that_create_the_one_that_began_first_does(tmp_path):
+    """The other one must not clear away, meanwhile, what belongs to the first."""
+    with OtherProcess() as other:
+
+        def trials():
+            yield trial_row(0)
+            other.send(f"create({str(tmp_path)!r}, 'other')")
+            readable, _, _ = select.select([other.process.stdout], [], [], 0.5)
+            assert not readable, other.answer()
+            yield trial_row(1)
+
+        with Journal.create(tmp_path, META, trials()) as journal:
+            journal.note("kept", "in the log")
+            assert "FileExistsError" in other.answer()
+            assert len(journal.trials()) == 2
+    with Journal.open(tmp_path) as journal:
+        journal.check_whole()
+        assert len(journal.events()) == 1
 
 
 def test_what_a_lost_journal_left_behind_is_not_read_into_a_new_one(tmp_path):

@@ -189,9 +189,16 @@ def test_a_damaged_version_is_named(tmp_path, value):
         Journal.open(tmp_path)
 
 
-def test_damage_in_the_text_of_a_row_is_found_before_it_is_needed(tmp_path):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE trials SET architecture = CAST(x'ff' AS TEXT) WHERE launch_order = 2",
+        "UPDATE meta SET value = '{\"name\": ' WHERE key = 'study'",
+    ],
+)
+def test_damage_in_the_text_of_a_row_is_found_before_it_is_needed(tmp_path, damage):
     make_journal(tmp_path).close()
-    ask(tmp_path, "UPDATE trials SET architecture = CAST(x'ff' AS TEXT) WHERE launch_order = 2")
+    ask(tmp_path, damage)
     with Journal.open(tmp_path) as journal, pytest.raises(ValueError, match=r"is damaged .*sweep recover"):
         journal.check_whole()
 
@@ -216,6 +223,9 @@ def test_a_mark_that_is_gone_or_garbage_is_borne_and_made_anew(copy, content):
     with Journal.open(run_dir) as journal:
         journal.note("one", "more")
     assert marked_commits(run_dir) == NUM_EPOCHS + 1
+    (run_dir / FILE).unlink()
+    shutil.copy(copy("older") / FILE, run_dir)
+    assert read_if_whole(run_dir) is None
 
 
 def test_a_flipped_mark_is_borne(copy):

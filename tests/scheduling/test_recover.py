@@ -464,13 +464,12 @@ def assert_outcomes(after: list[dict], before: list[dict], lengths: Counter, ful
 @pytest.mark.parametrize("fails", [True, False])
 def test_a_trial_that_left_stays_away_though_only_the_log_of_it_came_through(tmp_path, uri, sql, fails):
     """Its leave decided a rung, and others went on by it: it must not arrive after all."""
-    lost = Lost(tmp_path / "run", uri).begin(spaces=("regnet_x",), num=8, method="synchronous", audit_fraction=0.0)
-    who, outcome = ("regnet_x-small-0007", "failed" if fails else "cancelled")
-    lost.train(16).deliver()
+    lost = Lost(tmp_path / "run", uri).begin(spaces=("regnet_x",), num=4, method="synchronous")
+    who, outcome = ("regnet_x-small-0003", "failed" if fails else "cancelled")
+    lost.train(4).deliver()
     with Journal.open(lost.run_dir) as journal:
         assert journal.trial(who)["outcome"] != "paused"
         sweep = MadeUpSweep(journal, seed=2)
-        sweep.go_on(5)
         if fails:
             sweep.fail(who)
         else:
@@ -488,6 +487,24 @@ def test_a_trial_that_left_stays_away_though_only_the_log_of_it_came_through(tmp
     row = next(row for row in lost.table("trials") if row["trial_id"] == who)
     assert (row["outcome"], row["ended_at_ms"]) == (outcome, ended_at_ms)
     assert ("had not been told" in (row["failure"] or "")) == fails
+    lost.train(seed=3).finish()
+    assert lost.table("decisions")[: len(decisions)] == decisions
+    assert_nothing_twice(sql, lost)
+
+
+@pytest.mark.xfail(reason="asha.replay does not let a trial leave that arrived without an error", strict=True)
+def test_an_exempt_trial_that_diverged_is_not_awaited_though_its_last_epoch_was_lost(tmp_path, uri, sql):
+    """It is awaited at each rung, and others went on without it."""
+    lost = Lost(tmp_path / "run", uri).begin(spaces=("regnet_x",), num=8, method="synchronous")
+    lost.deliver().train(60)
+    diverged = next(row for row in lost.table("trials") if row["trial_id"] == "regnet_x-small-0005")
+    assert (diverged["outcome"], diverged["audited"]) == ("diverged", 1)
+    decisions, promotions = lost.table("decisions"), lost.table("promotions")
+    lost.deliver(cut=_requests_until_arrivals(lost))
+    parent = lost.parent()
+    lost.lose()
+    recover(uri, parent, lost.run_dir)
+    assert (lost.table("decisions"), lost.table("promotions")) == (decisions, promotions)
     lost.train(seed=3).finish()
     assert lost.table("decisions")[: len(decisions)] == decisions
     assert_nothing_twice(sql, lost)

@@ -227,10 +227,10 @@ def test_one_trial_that_is_refused_does_not_hold_up_the_others(journal, run_dir,
         train(journal, trial_id, [40.0], "completed")
     log_batch = delivery.log_batch
 
-    def refuse_one(client: Any, run_id: str, params: Any = {}, points: Any = (), tags: Any = {}) -> None:
-        if params.get("seed") == "0" and "depths" in params:
+    def refuse_one(client: Any, run_id: str, *told: Any, **named: Any) -> None:
+        if told and "depths" in told[0] and told[0]["seed"] == "0":
             raise ValueError("refused")
-        log_batch(client, run_id, params, points, tags)
+        log_batch(client, run_id, *told, **named)
 
     monkeypatch.setattr(delivery, "log_batch", refuse_one)
     with pytest.raises(ValueError, match="refused"):

@@ -3,12 +3,16 @@
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tracking.journal_maker import make_journal, train
+from tracking.outside import assert_whole
 
+from sweep.records.journal import Journal, LeaseLostError, now_ms
+from sweep.records.lease import held
 from sweep.tracking import Outbox, TrackingError, default_tracking_uri, deliver
 
 T0, T1, T2 = (f"regnet_x-small-{draw:04d}" for draw in range(3))
@@ -20,17 +24,22 @@ def journal(run_dir: Path):
         yield journal
 
 
-def start(run_dir: Path, uri: str = "") -> Outbox:
-    outbox = Outbox(run_dir, uri or default_tracking_uri(run_dir), experiment="quickstart", interval_s=0.05)
+def start(run_dir: Path, uri: str = "", token: int | None = None) -> Outbox:
+    uri = uri or default_tracking_uri(run_dir)
+    outbox = Outbox(run_dir, uri, experiment="quickstart", interval_s=0.05, token=token)
     outbox.start()
     return outbox
 
 
-def wait_until_delivered(outbox: Outbox) -> None:
-    deadline = time.monotonic() + 30
-    while outbox.backlog() and time.monotonic() < deadline:
+def wait_until(is_true: Callable[[], bool], timeout_s: float = 30) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not is_true() and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert outbox.backlog() == 0, outbox.error
+    assert is_true()
+
+
+def wait_until_delivered(outbox: Outbox) -> None:
+    wait_until(lambda: outbox.backlog() == 0)
 
 
 def statuses(sql) -> dict[str, tuple[str, str]]:
@@ -69,9 +78,7 @@ def test_a_resumed_sweep_goes_on_in_the_same_runs(journal, run_dir, sql):
     start(run_dir).close(status="interrupted")
     before = sql("SELECT run_uuid FROM runs ORDER BY 1")
     outbox = start(run_dir)
-    deadline = time.monotonic() + 30
-    while statuses(sql)["RegNetX-0000"][0] != "RUNNING" and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: statuses(sql)["RegNetX-0000"][0] == "RUNNING")
     assert {status for status, _ in statuses(sql).values()} == {"RUNNING"}
     train(journal, T0, [30.0], "completed")
     outbox.close(status="finished")
@@ -136,9 +143,7 @@ time.sleep(600)
 def test_a_killed_sweep_is_closed_as_interrupted_by_a_later_delivery(journal, run_dir, sql):
     train(journal, T0, [40.0], "running")
     with subprocess.Popen([sys.executable, "-c", _SWEEP, str(run_dir)]) as sweep:
-        deadline = time.monotonic() + 60
-        while journal.num_undelivered() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_until(lambda: journal.num_undelivered() == 0, 60)
         sweep.kill()
     assert statuses(sql)["RegNetX-0000"] == ("RUNNING", "running")
     train(journal, T0, [30.0], "running")
@@ -150,26 +155,70 @@ def test_a_killed_sweep_is_closed_as_interrupted_by_a_later_delivery(journal, ru
     assert deliver(run_dir) == 0
 
 
-def test_a_dead_server_never_raises_into_the_sweep_and_loses_nothing(journal, run_dir, monkeypatch):
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+def test_a_dead_server_never_raises_into_the_sweep_and_loses_nothing(journal, run_dir):
     outbox = start(run_dir, "http://user:canary@127.0.0.1:9")
     train(journal, T0, [40.0], "completed")
-    deadline = time.monotonic() + 30
-    while outbox.error is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert outbox.error is not None
+    wait_until(lambda: outbox.error is not None)
     begun = time.monotonic()
-    with pytest.raises(TrackingError, match="kept in the journal") as raised:
+    with pytest.raises(TrackingError, match="kept in the journal, and `sweep sync .*` delivers them") as raised:
         outbox.close(status="finished", timeout_s=10)
     assert time.monotonic() - begun < 12
     assert "canary" not in str(raised.value) + str(outbox.error)
     assert outbox.backlog() == 2
+    with pytest.raises(TrackingError, match="2 results are not delivered.*does not answer.*start the MLflow server"):
+        deliver(run_dir)
     assert deliver(run_dir, default_tracking_uri(run_dir)) == 2
     assert deliver(run_dir) == 0
 
 
-def test_a_sweep_that_was_delivered_is_not_delivered_again(journal, run_dir, monkeypatch):
+def test_a_paused_trial_waits_is_interrupted_and_goes_on_in_one_run(journal, run_dir, sql):
+    """In a sweep that is interrupted while it waits, and in one that ends with it cancelled."""
+    train(journal, T0, [40.0], "paused")
+    train(journal, T1, [50.0], "running")
+    outbox = start(run_dir)
+    wait_until_delivered(outbox)
+    assert statuses(sql)["RegNetX-0000"] == ("SCHEDULED", "paused")
+    outbox.close(status="interrupted")
+    assert statuses(sql)["RegNetX-0000"] == ("KILLED", "interrupted")
+    assert sql("SELECT count(*) FROM runs WHERE status IN ('RUNNING', 'SCHEDULED')") == [(0,)]
+    outbox = start(run_dir)
+    wait_until(lambda: statuses(sql)["RegNetX-0000"] == ("SCHEDULED", "paused"))
+    journal._db.execute("UPDATE trials SET outcome = 'running' WHERE trial_id = ?", (T0,))  # it has earned its place
+    wait_until(lambda: statuses(sql)["RegNetX-0000"] == ("RUNNING", "running"))
+    train(journal, T0, [30.0], "completed")
+    journal.leave(T1, "cancelled")
+    outbox.close(status="finished")
+    assert statuses(sql)["RegNetX-0000"] == ("FINISHED", "completed")
+    assert statuses(sql)["RegNetX-0001"] == ("KILLED", "cancelled")
+    assert_whole(run_dir, sql)
+
+
+def test_the_end_of_a_sweep_is_not_before_its_last_epoch_though_the_clock_was_set_back(
+    journal, run_dir, sql, monkeypatch
+):
     train(journal, T0, [40.0], "completed")
-    start(run_dir).close(status="finished")
-    monkeypatch.setattr("sweep.tracking.delivery.connect", lambda uri: pytest.fail("MLflow was asked"))
-    assert deliver(run_dir) == 0
+    recorded_at_ms = journal.epochs()[0]["recorded_at_ms"]
+    for place in ("sweep.records.journal.now_ms", "sweep.tracking.outbox.now_ms"):
+        monkeypatch.setattr(place, lambda: now_ms() - 3_600_000)
+    train(journal, T1, [50.0, 45.0], "running")
+    start(run_dir).close(status="interrupted")
+    assert sql("SELECT count(*) FROM runs WHERE end_time < ?", recorded_at_ms) == [(0,)]
+    assert sql("SELECT count(*) FROM metrics WHERE timestamp < ?", recorded_at_ms) == [(4,)]  # facts of the first trial
+    assert_whole(run_dir, sql)
+
+
+def test_who_has_lost_the_lease_tells_mlflow_nothing_more(journal, run_dir, sql):
+    with held(journal, lambda message: None) as token:
+        outbox = start(run_dir, token=token)
+        train(journal, T0, [40.0], "running")
+        wait_until_delivered(outbox)
+    with Journal.open(run_dir) as other, held(other, lambda message: None):
+        train(other, T1, [50.0], "stopped")
+        wait_until(lambda: outbox.error is not None)
+        assert "taken this sweep over" in outbox.error
+        with pytest.raises(LeaseLostError):
+            outbox.close(status="finished")
+        assert sql("SELECT count(*) FROM runs") == [(2,)]
+        assert sql("SELECT status FROM runs WHERE name = 'RegNetX-0000'") == [("RUNNING",)]
+    deliver(run_dir)
+    assert_whole(run_dir, sql)

@@ -14,7 +14,7 @@ import torch
 
 from sweep.spaces import ZOO
 from sweep.studies import Recipe
-from sweep.training import checkpoint
+from sweep.training import checkpoint, states
 from sweep.training.checkpoint import Resumed
 from sweep.training.store import FolderStore
 from sweep.training.trial import EpochResult, Trial
@@ -156,12 +156,12 @@ def test_a_blob_that_is_gone_as_soon_as_it_is_written_is_no_error(writer):
 
 
 def test_of_a_trial_that_ended_the_last_epoch_stays(writer):
-    assert checkpoint.keep_last(writer.store) is None
+    assert states.keep_last(writer.store) is None
     writer.save(3, attempt=1)
     writer.save(3, attempt=2)
     writer.save_partial(4, 2, attempt=2)
     writer.store.write("other", b"no state")
-    assert checkpoint.keep_last(writer.store) == writer.path("epoch-0003.attempt-002").stat().st_size
+    assert states.keep_last(writer.store) == writer.path("epoch-0003.attempt-002").stat().st_size
     assert writer.names() == ["epoch-0003.attempt-002", "other"]
 
 
@@ -452,5 +452,5 @@ def check_size(architecture, noise, folder):
     checkpoint.save_partial(FolderStore(folder), trial, 1, None)
     (path,) = folder.iterdir()
     params = sum(weight.numel() for weight in trial.network.parameters())
-    assert checkpoint.size_bytes(params) == pytest.approx(path.stat().st_size, rel=0.25)
+    assert states.size_bytes(params) == pytest.approx(path.stat().st_size, rel=0.25)
     return params

@@ -40,6 +40,16 @@ def deliver(run_dir: Path) -> None:
         _mark(journal, f"sqlite:///{run_dir / 'mlflow.db'}")
 
 
+def move(run_dir: Path) -> None:
+    """Say in both databases that they lie here now."""
+    with closing(_open(run_dir / "journal.sqlite")) as journal, closing(_open(run_dir / "mlflow.db")) as mlflow:
+        uri = json.dumps(f"sqlite:///{run_dir / 'mlflow.db'}")
+        journal.execute("UPDATE meta SET value = ? WHERE key = 'tracking_uri'", (uri,))
+        for (run_id,) in mlflow.execute("SELECT run_uuid FROM runs").fetchall():
+            folder = (run_dir / "mlartifacts" / run_id / "artifacts").as_uri()
+            mlflow.execute("UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", (folder, run_id))
+
+
 def _open(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, isolation_level=None)
     db.row_factory = sqlite3.Row
@@ -114,8 +124,8 @@ def _write(
         tags = tags | {f"sha256.{name}": hashlib.sha256(content).hexdigest()}
     (folder / "half.bin").write_bytes(b"an upload that was cut off")
     mlflow.execute(
-        "INSERT INTO runs (run_uuid, name, status, artifact_uri, lifecycle_stage, experiment_id, source_type)"
-        " VALUES (?, ?, ?, ?, 'active', 0, 'UNKNOWN')",
+        "INSERT INTO runs (run_uuid, name, status, artifact_uri, lifecycle_stage, experiment_id, source_type, user_id,"
+        " start_time) VALUES (?, ?, ?, ?, 'active', 0, 'UNKNOWN', 'someone', 1)",
         (run_id, "made up", status, folder.as_uri()),
     )
     mlflow.executemany("INSERT INTO tags (run_uuid, key, value) VALUES (?, ?, ?)", _rows(run_id, tags))

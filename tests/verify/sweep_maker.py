@@ -94,7 +94,7 @@ def extend(journal: Journal, num: int, *, audit: int = 3) -> None:
     journal.add_trials(rows, extensions=[*extensions, {"spaces": table["spaces"], "trials": num, "at_ms": BEGUN_MS}])
 
 
-@dataclass
+@dataclass(frozen=True)
 class Events:
     """Chances of what happens at each step of the sweep; `levels`: how many errors there are, few make ties."""
 

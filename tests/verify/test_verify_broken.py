@@ -143,7 +143,7 @@ IN_MLFLOW = [
     ("a fact of the network", "I4", "flops_m at step 0", (
         f"UPDATE metrics SET value = 1 WHERE key = 'flops_m' AND run_uuid = {run_of('stopped')}",
     )),
-    ("the number of epochs", "I4", "epochs_trained is 77", (
+    ("the number of epochs", "I4", "epochs_trained at step 0 is 77", (
         f"UPDATE metrics SET value = 77 WHERE key = 'epochs_trained' AND run_uuid = {run_of('stopped')}",
     )),
     # I5
@@ -338,12 +338,16 @@ def test_what_is_broken_in_mlflow_is_found(sweep, invariants, words, queries):
 )
 def test_what_is_broken_in_the_journal_is_found(sweep, invariants, words, method, queries):
     run_dir = sweep(method)
-    assert verify(run_dir).holds
     apply(run_dir / "journal.sqlite", queries)
     findings = verify(run_dir)
     assert set(invariants.split()) <= set(findings.violations), findings.violations
     assert words in " ".join(sentence for name in findings.violations for sentence in findings.violations[name])
     assert not findings.holds
+
+
+@pytest.mark.parametrize("method", ["asha", "asha_promotion", "synchronous"])
+def test_nothing_is_found_before_it_is_broken(sweep, method):
+    assert verify(sweep(method)).holds
 
 
 def test_violations_are_counted_and_name_their_trials(sweep, change):
