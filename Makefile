@@ -1,11 +1,13 @@
 # The project's commands. Each says what it does, works as root or not, and may be run again at any time.
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint clean
+.PHONY: help quickstart test faults soak lint clean
 .NOTPARALLEL:
 
 help:
 	@echo 'make quickstart   .venv, packages, data, then the quickstart sweep into runs/quickstart: verdicts and a report'
 	@echo 'make test         .venv, packages, data, then all tests'
+	@echo 'make faults       every fault of the README, ROUNDS times each (5), and its table; as root, for small disks and hosts'
+	@echo 'make soak         MINUTES (60) of sweeps under a random mix of faults'
 	@echo 'make lint         ruff, mypy and the layers of the imports'
 	@echo 'make clean        removes caches and build outputs; keeps .venv and runs'
 
@@ -22,6 +24,23 @@ test:
 	@bash .ci/setup.sh dev
 	@echo '==> pytest' >&2
 	@.venv/bin/python -m pytest --durations=10
+
+ROUNDS ?= 5
+MINUTES ?= 60
+FAULT_RECORD := .faults.jsonl
+
+faults:
+	@bash .ci/setup.sh dev
+	@rm -f $(FAULT_RECORD)
+	@echo '==> pytest tests/faults, $(ROUNDS) rounds' >&2
+	@SWEEP_FAULT_ROUNDS=$(ROUNDS) SWEEP_FAULT_RECORD=$(CURDIR)/$(FAULT_RECORD) .venv/bin/python -m pytest tests/faults; code=$$?; \
+		.venv/bin/python tests/faults/table.py $(FAULT_RECORD) && exit $$code
+
+soak:
+	@bash .ci/setup.sh dev
+	@rm -f $(FAULT_RECORD)
+	@SOAK_RECORD=$(CURDIR)/$(FAULT_RECORD) .venv/bin/python tests/faults/soak.py $(MINUTES)
+	@.venv/bin/python tests/faults/table.py $(FAULT_RECORD)
 
 lint:
 	@bash .ci/setup.sh dev

@@ -128,7 +128,7 @@ def stop(job_id: str, profile: str | None = None, trial: str | None = None) -> N
         server.end(job_id)
 
 
-def ask(job_id: str, profile: str | None, verb: str, words: Sequence[str]) -> tuple[int, str]:
+def ask(job_id: str, profile: str | None, verb: str, words: Sequence[str]) -> tuple[int | None, str]:
     """The exit code of a verb about a submitted sweep, run on its head, and what it printed."""
     server, job = find(job_id, profile)
     return server.answer([verb, job.run_dir, *words])

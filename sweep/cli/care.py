@@ -77,6 +77,6 @@ def sync(run: str, tracking_uri: str, as_json: bool) -> None:
         click.echo(f"delivered {delivered} results; MLflow knows all of the sweep" if delivered else "nothing was left")
 
 
-def _pass_on(exit_code: int, printed: str) -> Any:
+def _pass_on(exit_code: int | None, printed: str) -> Any:
     click.echo(printed, nl=False)
     sys.exit(OK if exit_code == 0 else FAILURE)

@@ -1,12 +1,17 @@
 """Verbs that start nothing: what this machine has, what the design spaces are, what a study would cost."""
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.table import Table
 
 from sweep.cli.console import FAILURE, OK, as_json, emit_json, overrides, stderr, stdout
+
+if TYPE_CHECKING:
+    from sweep.scheduling.forecast import Disk
+
+_EXAMPLE_SLOTS = 8
 
 
 @click.command()
@@ -118,7 +123,7 @@ def show(arch: str, resolution: int, channels: int, classes: int, as_json: bool)
 @overrides
 @as_json
 def plan(study: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Trials, budgets, epochs and device-hours of STUDY, as a range. Starts nothing."""
+    """Trials, budgets, epochs, device-hours and disk of STUDY, as ranges. Starts nothing."""
     from sweep.scheduling.forecast import forecast
     from sweep.scheduling.population import draw_population
     from sweep.studies import load_study
@@ -136,14 +141,30 @@ def plan(study: str, overrides: tuple[str, ...], as_json: bool) -> None:
     table = Table(box=None, padding=(0, 2), show_header=False)
     rungs = ", ".join(map(str, cost.rung_epochs)) or "none"
     stopped = f"rungs after epoch {rungs} of {cost.max_epochs}, about 1 in {loaded.stopping.reduction_factor} goes on"
-    table.add_row("trials", f"{cost.num_trials} ({loaded.trials_per_space} from each of {', '.join(loaded.spaces)})")
+    table.add_row(
+        "trials", f"{cost.num_trials:,} ({loaded.trials_per_space:,} from each of {', '.join(loaded.spaces)})"
+    )
     table.add_row(
         "stopping", f"{stopped}, {loaded.stopping.audit_fraction:.0%} exempt by lottery" if cost.rung_epochs else "none"
     )
     table.add_row(
-        "epochs", f"{cost.epochs_low} to {cost.epochs_high} of {cost.epochs_if_all_completed} without stopping"
+        "epochs", f"{cost.epochs_low:,} to {cost.epochs_high:,} of {cost.epochs_if_all_completed:,} without stopping"
     )
-    table.add_row("device-hours", f"{cost.device_hours_low:.2f} to {cost.device_hours_high:.2f} on {cost.device}")
+    table.add_row("device-hours", f"{cost.device_hours_low:,.2f} to {cost.device_hours_high:,.2f} on {cost.device}")
+    table.add_row("disk", _disk_line(cost.disk))
     drawn = ", ".join(f"{draw.space} {draw.num_draws:,}" for draw in draws)
     table.add_row("draws", f"{drawn}; why the others were rejected: --json")
     console.print(table)
+
+
+def _disk_line(disk: "Disk") -> str:
+    """At most at once. How many trials train at a time is the cluster's affair, of which `plan` knows nothing."""
+    from sweep.terminal import size
+
+    parts = [f"{size(disk.per_training_trial_bytes)} a trial in training"]
+    if disk.kept_best_bytes:
+        parts.append(f"{size(disk.kept_best_bytes)} the best {disk.num_kept}")
+    if disk.waiting_bytes:
+        parts.append(f"{size(disk.waiting_bytes)} if all wait at a rung")
+    total = f"{size(disk.checkpoints_bytes(_EXAMPLE_SLOTS))} with {_EXAMPLE_SLOTS} in training"
+    return f"checkpoints: {', '.join(parts)} ({total}); records: {size(disk.records_bytes)}"

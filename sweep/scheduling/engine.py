@@ -37,6 +37,7 @@ from sweep.training.data import DataFiles
 CHECKPOINTS = "checkpoints"
 DRAIN, ABORT = "drain", "abort"
 _ALIVE_EVERY_S = 2.0
+_LOOK_EVERY_S = 1.0
 
 # How an engine ends. done: nothing is left, or it was asked to stop. refused: bad input, nothing was trained. data: a
 # data file is damaged. full: no room on disk. fenced: another process has the sweep. died: Ray, or a fault of ours.
@@ -107,7 +108,11 @@ def _listen(asked: threading.Event) -> None:
             asked.set()
         else:
             break
-    # Aborted, or the supervisor is gone: Ray's processes first, which else take their time.
+    _end_at_once()  # aborted, or the supervisor is gone
+
+
+def _end_at_once() -> None:
+    """Ray's processes first, which else take their time."""
     for process in psutil.Process().children(recursive=True):
         try:
             process.kill()
@@ -116,11 +121,45 @@ def _listen(asked: threading.Event) -> None:
     os._exit(1)
 
 
+@contextmanager
+def _watching_ray(tell: Callable[..., None]) -> Iterator[None]:
+    """End this process as soon as one of its own Ray's core processes has ended: Ray itself takes up to a minute."""
+    core = [child for child in psutil.Process().children() if child.name() in ("gcs_server", "raylet")]
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(_LOOK_EVERY_S):
+            for process in core:
+                if _has_ended(process):
+                    tell(end="died", message=f"Ray's {names[process.pid]} has ended")
+                    _end_at_once()
+
+    names = {process.pid: process.name() for process in core}
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def work(order: Order, asked: Callable[[], bool], tell: Callable[..., None]) -> None:
     """Train everything that the journal says is unfinished. Returns early when `asked()` turns true."""
     run_dir = Path(order.run_dir)
     profile = Profile.model_validate(order.profile)
-    with ray_session(profile, run_dir) as slots, Journal.open(run_dir, token=order.token) as journal:
+    with (
+        ray_session(profile, run_dir) as slots,
+        _watching_ray(tell),
+        Journal.open(run_dir, token=order.token) as journal,
+    ):
         where = f" on {slots.num_nodes} hosts" if slots.num_nodes > 1 else ""
 
         def blocked(reason: str) -> None:

@@ -10,6 +10,7 @@ A trial's id ends with its number, of four digits or as many as it takes. As tex
 will do.
 """
 
+import hashlib
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,8 @@ import numpy as np
 from sweep.records import TrialRow
 from sweep.spaces import Architecture, Complexity, get_space, sample_population
 from sweep.studies import Scale, Study, derive_seed, draw_share
+
+MAX_TRIALS = 1_000_000  # of one sweep: to draw them takes a quarter of an hour and 1 GB
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,7 @@ def _trial(
     launch_order: int,
 ) -> TrialRow:
     trial_id = f"{members.space}-{members.scale.name}-{draw:04d}"
+    content = architecture.to_json()
     return TrialRow(
         trial_id=trial_id,
         launch_order=launch_order,
@@ -108,8 +112,8 @@ def _trial(
         scale=members.scale.name,
         cohort=sys.intern(cohort),  # one text for all of a cohort
         draw=draw,
-        architecture_id=architecture.id,
-        architecture=architecture.to_json(),
+        architecture_id=hashlib.sha256(content.encode()).hexdigest()[:12],  # its `id`, without the JSON once more
+        architecture=content,
         flops=cost.flops,
         params=cost.params,
         activations=cost.activations,

@@ -132,7 +132,7 @@ def _draw_regnet(ranges: Ranges, rng: np.random.Generator, num: int) -> Draws:
     reasons[whole] = fitting.reasons
     columns = np.zeros((3, num, stages), dtype=np.int64)
     columns[:, whole] = fitting.depths, fitting.widths, fitting.pairs
-    return Draws(*columns, reasons=reasons)
+    return Draws(columns[0], columns[1], columns[2], reasons)
 
 
 def _fit(depths: np.ndarray, on_line: np.ndarray, pair: np.ndarray, ranges: Ranges) -> Draws:

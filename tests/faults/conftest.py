@@ -29,6 +29,15 @@ def undisturbed_training(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     return sweep
 
 
+@pytest.fixture(autouse=True)
+def none_left() -> Iterator[None]:
+    """A test that fails leaves no sweep at work."""
+    yield
+    for sweep in Sweep.started:
+        sweep.kill_all()
+    Sweep.started.clear()
+
+
 @pytest.fixture
 def injected(request: pytest.FixtureRequest) -> Iterator[Callable[..., None]]:
     """`injected(number, fault, recovery_s=…)`: a fault of the list was injected; it counts as survived if the test

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
 
@@ -44,7 +44,9 @@ def rounds() -> Iterable[int]:
 
 
 class Sweep:
-    """One run directory, and the process at work on it."""
+    """One run directory, and the process at work on it. `started`: all that this test has started."""
+
+    started: ClassVar[list["Sweep"]] = []
 
     def __init__(self, run_dir: Path, settings: Iterable[str] = STUDY, *, env: dict[str, str] | None = None):
         self.run_dir, self.settings = run_dir, list(settings)
@@ -62,6 +64,7 @@ class Sweep:
             "--json", *options, *more,
         ]  # fmt: skip
         self.run_dir.parent.mkdir(parents=True, exist_ok=True)
+        self.started.append(self)
         with self._stderr.open("w") as stderr:
             self.process = subprocess.Popen(
                 command, env={**os.environ, **self.env}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -107,7 +110,7 @@ class Sweep:
 
     def find(self, role: str) -> list[psutil.Process]:
         """`engine`, `raylet`, `gcs_server` or `worker` (one that has a trial)."""
-        marks = {"engine": "sweep.scheduling.engine", "worker": "ray::TrialTrainable"}
+        marks = {"engine": "sweep.scheduling.engine", "worker": "Trainable.train"}
         found = []
         for process in self.family():
             with suppress(psutil.NoSuchProcess):
@@ -127,7 +130,8 @@ class Sweep:
         return victim
 
     def kill_all(self) -> None:
-        assert self.process is not None
+        if self.process is None or self.process.poll() is not None:
+            return
         for process in [*self.family(), psutil.Process(self.process.pid)]:
             with suppress(psutil.NoSuchProcess):
                 process.kill()

@@ -71,4 +71,4 @@ def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]
     if mounted.returncode:
         do_without(f"no small file system could be mounted: {mounted.stderr.decode().strip()}")
     yield SmallFileSystem(folder)
-    subprocess.run(["umount", folder], check=True)
+    subprocess.run(["umount", "--lazy", folder], check=True)

@@ -109,7 +109,8 @@ def test_the_wall_clock_does_not_matter(run_dir, other, monkeypatch):
             now_s = time.time() + shift_s
             patch.setattr(time, "time", lambda now_s=now_s: now_s)
             patch.setattr(time, "time_ns", lambda now_s=now_s: int(now_s * 1e9))
-            patch.setattr(psutil, "boot_time", lambda now_s=now_s: now_s - 100)
+            # By the wall clock the owner would have begun at another moment than it says.
+            patch.setattr(psutil.Process, "create_time", lambda process, now_s=now_s: now_s)
             refused(run_dir, f"process {other.pid} on ")
     other.process.kill()
     other.process.wait()

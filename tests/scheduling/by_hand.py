@@ -30,6 +30,10 @@ class Driver:
             clock=self.clock,
         )
 
+    def ask(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """The journal, in SQL."""
+        return ask(self.run_dir, query, *values)
+
     def next(self) -> str | Nothing:
         """The trial of the next stretch, which begins at once."""
         stretch = self.conductor.next_stretch()
@@ -81,5 +85,5 @@ def outcome(driver: Driver, trial_id: str) -> str:
 
 def lose_epochs(driver: Driver, trial_id: str) -> None:
     """As a recovered journal has it: what the decisions were is known, the curve is not."""
-    ask(driver.run_dir, "DELETE FROM epochs WHERE trial_id = ?", trial_id)
-    ask(driver.run_dir, "UPDATE trials SET outcome = 'running', ended_at_ms = NULL WHERE trial_id = ?", trial_id)
+    driver.ask("DELETE FROM epochs WHERE trial_id = ?", trial_id)
+    driver.ask("UPDATE trials SET outcome = 'running', ended_at_ms = NULL WHERE trial_id = ?", trial_id)

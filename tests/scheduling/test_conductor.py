@@ -1,9 +1,9 @@
 """The conductor and its journal: what is recorded, what holds after a restart, who waits and for how long."""
 
 import pytest
-from records.rows import T0, T1, T2, T3, ask
+from records.rows import T0, T1, T2, T3
 from scheduling.by_hand import all_at_work, decided, epochs, lose_epochs, outcome
-from scheduling.simulated import begun_report
+from scheduling.simulated import begun_report, draw, study_of
 
 from sweep.scheduling.conductor import USER, Nothing
 
@@ -27,9 +27,9 @@ def test_an_epoch_trained_again_only_changes_its_digest(begin):
     driver.epoch(T1, 2, 40.0)
     query = "SELECT trial_id, epoch, val_error_pct, host, attempt, recorded_at_ms FROM epochs"
     before = (
-        ask(driver.run_dir, query),
+        driver.ask(query),
         decided(driver),
-        ask(driver.run_dir, "SELECT * FROM trials WHERE trial_id != ?", T1),
+        driver.ask("SELECT * FROM trials WHERE trial_id != ?", T1),
     )
     driver = begin()
     assert driver.next() == T1
@@ -37,12 +37,12 @@ def test_an_epoch_trained_again_only_changes_its_digest(begin):
     assert driver.epoch(T1, 1, 99.0, checkpoint="new")
     assert driver.epoch(T1, 2, 1.0, checkpoint=None)
     after = (
-        ask(driver.run_dir, query),
+        driver.ask(query),
         decided(driver),
-        ask(driver.run_dir, "SELECT * FROM trials WHERE trial_id != ?", T1),
+        driver.ask("SELECT * FROM trials WHERE trial_id != ?", T1),
     )
     assert after == before
-    assert ask(driver.run_dir, "SELECT epoch, checkpoint FROM epochs ORDER BY 1") == [(1, "new"), (2, None)]
+    assert driver.ask("SELECT epoch, checkpoint FROM epochs ORDER BY 1") == [(1, "new"), (2, None)]
     assert driver.epoch(T1, 3, 40.0)
 
 
@@ -73,7 +73,7 @@ def test_what_workers_say_is_told_and_noted(begin):
     driver.stretches[T0] = stretch
     driver.epoch(T0, 1, 40.0)
     driver.report(T0, {"kind": "waiting", "attempt": 1, "message": "no room"})
-    assert ask(driver.run_dir, "SELECT kind, message, trial_id FROM events") == [
+    assert driver.ask("SELECT kind, message, trial_id FROM events") == [
         ("checkpoint_refused", "epoch 1 is damaged", T0), ("waiting", "no room", T0), ("waiting", "no room", T0)
     ]  # fmt: skip
     assert driver.said[0] == "a line\n"
@@ -189,6 +189,19 @@ def test_a_trial_that_waits_does_so_again_where_its_epoch_was_lost(begin, method
     assert outcome(driver, T1) == ("running" if earned else "paused")
 
 
+@pytest.mark.parametrize("earned", [False, True])
+def test_a_place_that_is_decided_while_its_epoch_is_trained_again_holds(begin, earned):
+    driver = all_at_work(begin("synchronous"))
+    driver.epoch(T1, 1, 40.0)
+    lose_epochs(driver, T1)
+    driver = begin()
+    assert {driver.next() for _ in range(4)} == {T0, T1, T2, T3}
+    for trial_id in (T0, T2, T3):
+        driver.epoch(trial_id, 1, 50.0 if earned else 30.0)
+    assert driver.epoch(T1, 1, 99.0) == earned
+    assert outcome(driver, T1) == ("running" if earned else "stopped")
+
+
 # -- waiting ---------------------------------------------------------------------------------------------------------
 
 
@@ -230,6 +243,32 @@ def test_those_that_wait_when_nothing_is_left_have_not_earned_their_place(begin)
     assert driver.ended[-1] == (T1, "stopped")
     assert driver.journal.is_finished()
     assert driver.journal.closings() == [4]
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_place_that_was_lost_at_the_end_is_not_earned_after_an_extension(begin, resumed):
+    driver = begin("asha_promotion", num=2)
+    assert [driver.next(), driver.next()] == [T0, T1]
+    assert not driver.epoch(T1, 1, 20.0)
+    for epoch in range(1, 9):
+        driver.epoch(T0, epoch, 10.0)
+    assert driver.next() is Nothing.LEFT
+    study = study_of("asha_promotion", settings={"spaces": ["anynet_c"]})
+    driver.journal.add_trials(draw(study, 2, 2), extensions=[{"trials": 2}])
+    driver = begin() if resumed else driver
+    assert [driver.next(), driver.next()] == [T2, T3]
+    driver.epoch(T2, 1, 30.0)
+    driver.epoch(T3, 1, 40.0)  # two places of four, of which T1 has the second
+    assert driver.next() is Nothing.LEFT
+    assert [row["outcome"] for row in driver.journal.trials()] == ["completed", "stopped", "stopped", "stopped"]
+    assert {row["trial_id"] for row in driver.journal.promotions()} == {T0}
+    assert driver.journal.closings() == [4, 6]
+
+
+def test_trials_are_handed_out_in_their_order_before_any_of_them_starts(begin):
+    driver = begin("asha")
+    assert [driver.conductor.next_stretch().trial_id for _ in range(4)] == [T0, T1, T2, T3]
+    assert driver.conductor.next_stretch() is Nothing.LATER
 
 
 def test_a_failure_for_good_decides_the_rung_that_waited_for_it(begin):

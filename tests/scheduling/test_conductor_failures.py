@@ -1,7 +1,7 @@
 """How trials fail, are given up, cancelled and let go: budgets, delays, silence, late words, wishes from outside."""
 
 import pytest
-from records.rows import T0, T1, T2, T3, ask
+from records.rows import T0, T1, T2, T3
 from scheduling.by_hand import Driver, all_at_work, decided, epochs, outcome
 from scheduling.simulated import STALL_AFTER_S, begun_report, draw, epoch_report, study_of
 
@@ -43,7 +43,7 @@ def test_a_machine_that_fails_again_is_given_time(begin):
     driver = begin("none", num=1, max_machine_failures=5000)
     waited = []
     for failures in (0, 1, 2, 3, 20, 4000):
-        ask(driver.run_dir, "UPDATE trials SET machine_failures = ?", failures)
+        driver.ask("UPDATE trials SET machine_failures = ?", failures)
         assert driver.next() == T0
         driver.fail(T0, MACHINE)
         began_s = driver.clock.now_s
@@ -143,7 +143,7 @@ def test_stale_reports_are_ignored_and_end_their_worker(begin):
     old = driver.stretches[T1]
     driver.conductor.failed(T1, MACHINE, "its node was cut off")
     assert driver.next() == T1
-    before = [ask(driver.run_dir, f"SELECT * FROM {table}") for table in ("trials", "epochs", "decisions", "events")]
+    before = [driver.ask(f"SELECT * FROM {table}") for table in ("trials", "epochs", "decisions", "events")]
     for report in (
         begun_report(old, 0), epoch_report(old, 1), {"kind": "tick", "attempt": 1, "epoch": 1, "step": 1},
         {"kind": "failed", "attempt": 1, "failure_kind": USER, "traceback": "late"},
@@ -152,9 +152,7 @@ def test_stale_reports_are_ignored_and_end_their_worker(begin):
         assert driver.report(T1, report) is False
         assert driver.report("nobody", report) is False
     driver.conductor.failed("nobody", MACHINE, "late")
-    assert [
-        ask(driver.run_dir, f"SELECT * FROM {table}") for table in ("trials", "epochs", "decisions", "events")
-    ] == before
+    assert [driver.ask(f"SELECT * FROM {table}") for table in ("trials", "epochs", "decisions", "events")] == before
     assert driver.epoch(T1, 1, 40.0)
     driver.conductor.failed(T1, MACHINE, "died")  # of this, and not of what the old one said late
     assert driver.journal.trial(T1)["user_failures"] == 0
@@ -198,7 +196,7 @@ def test_a_trial_is_cancelled_whatever_it_is_doing(begin):
     assert epochs(driver) == [(T0, 1, 30.0), (T1, 1, 40.0)]
     assert driver.next() == five
     assert driver.next() is Nothing.LATER
-    assert ask(driver.run_dir, "SELECT count(*) FROM events WHERE kind = 'cancelled'") == [(5,)]
+    assert driver.ask("SELECT count(*) FROM events WHERE kind = 'cancelled'") == [(5,)]
     driver = begin()
     assert [driver.next(), driver.next()] == [five, Nothing.LATER]
 
@@ -247,8 +245,8 @@ def test_draining_ends_each_stretch_at_its_next_report(begin, by):
         driver.conductor.draining = True
     else:
         driver.journal.set_meta(stop_requested=True)
-        driver.clock.now_s += 1
-        driver.conductor.poll()
+    driver.clock.now_s += 1
+    driver.conductor.poll()
     assert not driver.tick(T0)
     assert not driver.epoch(T1, 1, 40.0)
     driver.fail(T2, USER)

@@ -1,5 +1,6 @@
 """Populations: members, bands, seeds, prefixes, counts of rejected draws, refusals."""
 
+import hashlib
 import time
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from spaces.strategies import PAPER, PAPER_BAND, SMALL, SMALL_BAND, SMALL_IMAGE
 
 from sweep.spaces import SPACES, Ranges, complexity, sample_population
+from sweep.spaces.draws import _Choice
 
 SMALL_STUDY = (SMALL, {**SMALL_BAND, **SMALL_IMAGE})
 PAPER_STUDY = (PAPER, PAPER_BAND)
@@ -31,6 +33,14 @@ def test_members_belong_and_lie_in_the_band(space, study):
     for member in population.members:
         assert SPACES[space].contains(member, ranges)
         assert settings_["flops_min"] <= complexity(member, **image).flops <= settings_["flops_max"]
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_each_member_comes_with_what_it_costs(space):
+    image = {key: value for key, value in SMALL_STUDY[1].items() if not key.startswith("flops")}
+    for study in (SMALL_STUDY, (Ranges(se_ratio=0.25, conv_bias=True), {"flops_min": 0, "flops_max": 1e12, **image})):
+        population = sample(space, study, num=30)
+        assert population.costs == tuple(complexity(member, **image) for member in population.members)
 
 
 @pytest.mark.parametrize("space", SPACES)
@@ -129,6 +139,24 @@ PINNED = {
 }
 
 
+# Digests of the ids of 400 members in their order, and the number of draws that they took: beyond one block of draws.
+PINNED_400 = {
+    "anynet_a": ("b709599694e7a800", 517),
+    "anynet_b": ("6ce4ce214b16fbb4", 517),
+    "anynet_c": ("651aa2bbb6204678", 611),
+    "anynet_d": ("cb475555640ca08b", 701),
+    "anynet_e": ("4a8204f0896967f9", 800),
+    "regnet_x": ("2c97cc718dbc4486", 53173),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_many_members_are_pinned(space):
+    population = sample(space, num=400, seed=3, flops_max=8e6)
+    ids = hashlib.sha256("".join(member.id for member in population.members).encode()).hexdigest()[:16]
+    assert (ids, population.num_draws) == PINNED_400[space]
+
+
 @pytest.mark.parametrize("study", STUDIES)
 @pytest.mark.parametrize("space", SPACES)
 def test_populations_are_pinned(space, study):
@@ -198,3 +226,19 @@ def test_ten_thousand_members_take_a_moment(space):
     start = time.perf_counter()
     assert len(sample(space, PAPER_STUDY, num=10_000, flops_min=1e8, flops_max=4e9).members) == 10_000
     assert time.perf_counter() - start < 5, "about a quarter of a second on a quiet machine"
+
+
+@settings(max_examples=60)
+@given(
+    weights=st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=40),
+    uniform=st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=40),
+)
+def test_the_guide_table_finds_what_a_search_finds(weights, uniform):
+    """Also at the table's own steps and just beside each of the sums."""
+    cumulative = np.cumsum(weights)
+    beside = [np.nextafter(share, towards) for share in cumulative / cumulative[-1] for towards in (0, 2)]
+    steps = np.arange(64) / 64
+    shares = np.clip(np.array([*uniform, *beside, *(cumulative / cumulative[-1]), *steps]), 0, np.nextafter(1, 0))
+    sought = np.searchsorted(cumulative, shares * cumulative[-1], side="right")
+    found = _Choice(np.array(weights)).indices(shares)
+    np.testing.assert_array_equal(found, np.minimum(sought, len(weights) - 1))

@@ -160,12 +160,12 @@ def test_a_dead_server_never_raises_into_the_sweep_and_loses_nothing(journal, ru
     train(journal, T0, [40.0], "completed")
     wait_until(lambda: outbox.error is not None)
     begun = time.monotonic()
-    with pytest.raises(TrackingError, match="kept in the journal, and `sweep sync .*` delivers them") as raised:
+    with pytest.raises(TrackingError, match=r"kept in the journal, and `sweep sync .*` delivers them") as raised:
         outbox.close(status="finished", timeout_s=10)
     assert time.monotonic() - begun < 12
     assert "canary" not in str(raised.value) + str(outbox.error)
     assert outbox.backlog() == 2
-    with pytest.raises(TrackingError, match="2 results are not delivered.*does not answer.*start the MLflow server"):
+    with pytest.raises(TrackingError, match=r"2 results are not delivered.*does not answer.*start the MLflow server"):
         deliver(run_dir)
     assert deliver(run_dir, default_tracking_uri(run_dir)) == 2
     assert deliver(run_dir) == 0

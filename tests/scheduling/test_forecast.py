@@ -1,0 +1,194 @@
+"""The forecast: exact where it can be, bounded work whatever the size, and disk that real states stay within."""
+
+import io
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from cluster.profile import Storage
+from sweep.scheduling.asha import Promotion, Synchronous
+from sweep.scheduling.forecast import forecast, play_arrivals, play_halving, state_bytes
+from sweep.scheduling.population import draw_population
+from sweep.spaces import Architecture
+from sweep.studies import Stopping, load_study
+from sweep.training.trial import Trial
+
+PAUSING = ("asha_promotion", "synchronous")
+METHODS = ("asha", *PAUSING, "none")
+NO_LOTTERY = "stopping.audit_fraction=0.0"
+
+
+def study_of(method: str, *overrides: str, name: str = "quickstart"):
+    return load_study(name, ["trials_per_space=6", f'stopping.method="{method}"', *overrides])
+
+
+def forecast_of(study):
+    return forecast(study, draw_population(study)[0])
+
+
+def test_without_stopping_it_is_exact():
+    study = study_of("none")
+    cost = forecast_of(study)
+    assert cost.epochs_low == cost.epochs_high == cost.epochs_if_all_completed == 24 * study.stopping.max_epochs
+    assert cost.rung_epochs == ()
+
+
+@pytest.mark.parametrize("method", ["asha", *PAUSING])
+def test_it_lies_between_grace_and_full_budget(method):
+    study = study_of(method)
+    cost = forecast_of(study)
+    assert 24 * study.stopping.grace_epochs < cost.epochs_low <= cost.epochs_mean <= cost.epochs_high
+    assert cost.epochs_high < cost.epochs_if_all_completed
+    assert 0 < cost.device_hours_low < cost.device_hours_high
+    assert cost.trials_by_cohort == dict.fromkeys(sorted(f"{space}/small" for space in study.spaces), 6)
+
+
+def test_synchronous_halving_without_a_lottery_is_exact():
+    """20 trials of each of four spaces: five go on from epoch 1 and one from epoch 4, to 6."""
+    cost = forecast_of(study_of("synchronous", NO_LOTTERY, "trials_per_space=20"))
+    assert cost.epochs_low == cost.epochs_mean == cost.epochs_high == 4 * (15 * 1 + 4 * 4 + 1 * 6)
+    spread = forecast_of(study_of("synchronous", "trials_per_space=20"))
+    assert spread.epochs_low < spread.epochs_high
+
+
+def test_a_lottery_that_exempts_all_trains_all():
+    for method in METHODS:
+        cost = forecast_of(study_of(method, "stopping.audit_fraction=1.0"))
+        assert cost.epochs_low == cost.epochs_high == cost.epochs_if_all_completed
+
+
+def test_the_modes_cost_what_their_rules_say():
+    """Asynchronous stopping lets the early ones through; promotion waits; halving wastes least."""
+    means = {method: forecast_of(study_of(method, NO_LOTTERY, "trials_per_space=40")).epochs_mean for method in METHODS}
+    assert means["synchronous"] <= means["asha_promotion"] < means["asha"] < means["none"]
+
+
+# -- the simulation against the rules --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("eta", [2, 4])
+def test_halving_at_once_is_the_rule_played_arrival_by_arrival(seed, eta):
+    rng = np.random.default_rng(seed)
+    stopping = Stopping(method="synchronous", max_epochs=20, reduction_factor=eta)
+    cohorts, audited, merits = rng.integers(3, size=40), rng.random(40) < 0.2, rng.random(40)
+    members = {
+        str(cohort): {str(i): bool(audited[i]) for i in np.flatnonzero(cohorts == cohort)} for cohort in range(3)
+    }
+    rule = Synchronous(eta, stopping.rungs, members)
+    order = rng.permutation(40).tolist()
+    played = play_arrivals(rule, stopping, list(map(str, cohorts.tolist())), audited.tolist(), merits.tolist(), order)
+    np.testing.assert_array_equal(play_halving(stopping, cohorts, audited, merits), played)
+
+
+def test_promotion_by_hand():
+    """Eta 2, rungs 1 and 2 of 4. The best of two goes on from rung 1, whichever arrived first; at rung 2 the second to
+    arrive earns a place for the better one of both. Who waits stays where it is."""
+    stopping = Stopping(method="asha_promotion", max_epochs=4, reduction_factor=2)
+    merits = [0.4, 0.3, 0.1, 0.2]
+    epochs = play_arrivals(Promotion(2), stopping, ["c"] * 4, [False] * 4, merits, [0, 1, 2, 3])
+    # 0 waits; 1 is the better of two: on to 2, waits there; 2 is the best, but of three only one has a place, and it is
+    # 2's by rank: on to 2, and as the better of two there to the end; 3 is second of four, but 1 and 2 have gone on.
+    assert epochs.tolist() == [1, 2, 4, 2]
+
+
+def test_the_lottery_does_not_wait_nor_is_it_called_twice():
+    stopping = Stopping(method="asha_promotion", max_epochs=4, reduction_factor=2)
+    epochs = play_arrivals(Promotion(2), stopping, ["c"] * 3, [True, False, False], [0.1, 0.2, 0.3], [0, 1, 2])
+    assert epochs.tolist() == [4, 1, 1]  # the place of two is the exempt one's, who had gone on anyway
+
+
+# -- large studies ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_part_stands_for_a_large_study(method, monkeypatch):
+    """Near what all of it gives; nearer than here where a cohort has thousands of trials and not 150."""
+    study = study_of(method, "trials_per_space=150")
+    trials = draw_population(study)[0]
+    monkeypatch.setattr("sweep.scheduling.forecast._MAX_SIMULATIONS", 60)
+    whole = forecast(study, trials)
+    monkeypatch.setattr("sweep.scheduling.forecast._TRIALS_AT_ONCE", 1)
+    monkeypatch.setattr("sweep.scheduling.forecast._LEAST_OF_COHORT", 75)
+    part = forecast(study, trials)
+    assert part.epochs_mean == pytest.approx(whole.epochs_mean, rel=0.05)
+    assert part.device_hours_high == pytest.approx(whole.device_hours_high, rel=0.1)
+    if method in ("synchronous", "none"):  # known without playing
+        assert part == whole
+    assert part.num_trials == whole.num_trials == 600
+
+
+def test_the_work_of_a_large_study_is_bounded(monkeypatch):
+    """A quarter of a million trials, as their cohorts stand for them: so many arrivals are played, and no more."""
+    study = study_of("asha")
+    [trial, *_] = draw_population(study)[0]
+    played = []
+    monkeypatch.setattr(
+        "sweep.scheduling.forecast.play_arrivals",
+        lambda rule, stopping, cohorts, *rest: played.append(len(cohorts)) or np.ones(len(cohorts)),
+    )
+    cost = forecast(study, [trial] * 250_000)
+    assert cost.epochs_mean == pytest.approx(250_000)  # each that played stands for its share
+    assert sum(played) <= 8 * 30_000
+
+
+def test_sums_of_a_large_study_do_not_overflow():
+    """100,000 trials of 4e11 multiply-adds: beyond 2**63 together with their images."""
+    study = study_of("none", name="rules_small")
+    [trial, *_] = draw_population(study)[0]
+    huge = [SimpleNamespace(**vars(trial) | {"flops": 400_000_000_000})] * 100_000
+    expected = 100_000 * 16 * 4e11 * (3 * 20_000 + 5_000)
+    assert expected > 2**63
+    assert forecast(study, huge).device_hours_high == pytest.approx(expected / 2.5e9 / 3600)
+
+
+# -- disk ------------------------------------------------------------------------------------------------------------
+
+
+def test_disk_by_hand():
+    study = study_of("synchronous")
+    trials = draw_population(study)[0]
+    states = sorted((state_bytes(trial.params, trial.architecture) for trial in trials), reverse=True)
+    cost = forecast(study, trials, keep_best=2)
+    assert cost.disk.per_training_trial_bytes == 4 * states[0]
+    assert cost.disk.kept_best_bytes == states[0] + states[1]
+    assert cost.disk.waiting_bytes == sum(states)
+    assert cost.disk.checkpoints_bytes(3) == 12 * states[0] + states[0] + states[1] + sum(states)
+    assert forecast(study, trials, keep_best=0).disk.kept_best_bytes == 0
+    assert cost.to_dict()["disk"]["num_kept"] == 2
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_only_where_trials_pause_do_they_take_disk_while_they_wait(method):
+    assert (forecast_of(study_of(method)).disk.waiting_bytes > 0) == (method in PAUSING)
+
+
+def test_what_is_kept_unless_the_profile_says_otherwise():
+    assert forecast_of(study_of("none")).disk.num_kept == Storage().keep_best
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("scale.ranges.num_stages=1", "scale.flops_min=1e4", "scale.flops_max=4e5"),
+        ("scale.ranges={}", "scale.resolution=32", "scale.flops_min=4e6", "scale.flops_max=8e6"),
+    ],
+)
+def test_real_states_stay_within_the_bound(overrides):
+    """In the middle of an epoch, where a state holds the most; and the bound is not idle."""
+    study = load_study("quickstart", ["trials_per_space=1", *overrides])
+    images = np.zeros((16, 28, 28), np.uint8)
+    labels, none = np.zeros(16, np.int64), np.arange(0)
+    split = SimpleNamespace(images=images, labels=labels, train=np.arange(16), validation=none, mean=0.5, std=0.5)
+    recipe = study.recipe.model_copy(update={"batch_size": 8})
+    for row in draw_population(study)[0]:
+        trial = Trial(Architecture.from_json(row.architecture), recipe, split, num_epochs=2, seed=1)
+        training = trial.run(pause_s=0)
+        next(training)
+        content = io.BytesIO()
+        torch.save({"state": trial.state_dict(), "parent": "0" * 16}, content)
+        training.close()
+        assert 0.5 < len(content.getvalue()) / state_bytes(row.params, row.architecture) < 1
