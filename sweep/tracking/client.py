@@ -76,7 +76,7 @@ def connect(tracking_uri: str) -> Any:
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     with database_lock(tracking_uri):
         if is_sqlite(tracking_uri):
-            _prepare_sqlite(sqlite_path(tracking_uri))
+            _prepare_sqlite(tracking_uri)
         client = MlflowClient(tracking_uri=tracking_uri)
         client.search_experiments(max_results=1)
     return Client(client, tracking_uri)
@@ -94,13 +94,17 @@ def database_lock(tracking_uri: str) -> Iterator[None]:
         yield
 
 
-def _prepare_sqlite(path: Path) -> None:
+def _prepare_sqlite(uri: str) -> None:
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    # MLflow keeps connections as long as the process lives, also to a file that was moved away since.
+    if kept := getattr(SqlAlchemyStore, "_engine_map", {}).get(uri):
+        kept.dispose()
+    path = sqlite_path(uri)
     if path.exists() and path.stat().st_size > 0:
         if found := damage(path):
             raise TrackingError(found)
         return
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
     draft = path.with_name(f".{path.name}.new")
     # Of a process that was killed here; and of a database that was moved away, whose journal would be played into ours.
     for remains in (draft.name, f"{draft.name}-journal", *(path.name + end for end in ("-journal", "-wal", "-shm"))):

@@ -67,7 +67,8 @@ class Delivery:
         self.journal.close()
 
     def doubt(self) -> None:
-        """Something failed: the server may have lost the sweep. `open` looks again."""
+        """Something failed: the server may have lost the sweep, or the database been moved. `open` looks again."""
+        self._client = None
         self._parent_id = ""
 
     # -- the sweep's run --------------------------------------------------------------------------------------

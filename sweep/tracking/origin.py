@@ -30,10 +30,13 @@ _ROWS_AT_ONCE = 5000
 def deliver_origin(client: Any, journal: Journal, run_id: str) -> None:
     """What the sweep is and the networks that were drawn for it. The population first: one that is larger than the meta
     says is an extension of which nothing has been told yet."""
-    num_trials = sum(journal.counts().values())
+    num_trials = num_trials_of(journal)
     if journal.get(ORIGIN_DELIVERED) == [run_id, num_trials]:
         return
-    origin = content.origin(journal.meta(), num_trials)
+    meta = journal.meta()
+    while num_trials != (num_trials := num_trials_of(journal)):  # it was extended between the two
+        meta = journal.meta()
+    origin = content.origin(meta, num_trials)
     with tempfile.TemporaryDirectory() as folder:
         population = Path(folder, content.POPULATION_FILE)
         _write_population(journal, num_trials, population)
@@ -43,6 +46,10 @@ def deliver_origin(client: Any, journal: Journal, run_id: str) -> None:
         }
         publish(client, run_id, files)
     journal.set_meta(**{ORIGIN_DELIVERED: [run_id, num_trials]})
+
+
+def num_trials_of(journal: Journal) -> int:
+    return sum(journal.counts().values())
 
 
 def _write_population(journal: Journal, num_trials: int, path: Path) -> None:

@@ -52,13 +52,16 @@ def sqlite_path(uri: str) -> Path:
 def damage(path: Path, *, thorough: bool = False) -> str | None:
     """What is wrong with a SQLite file, and the remedy; None if nothing is, or it cannot be looked at just now.
 
-    SQLite refuses a file that was cut by itself; `thorough` reads all of it.
+    SQLite itself refuses a file that was cut, unless only by a part of its last page; `thorough` reads all of it.
     """
     check = "PRAGMA quick_check(1)" if thorough else "SELECT count(*) FROM sqlite_master"
     try:
         # Not read-only: the journal of a writer that was killed is played back, as whoever opens it next would do.
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=5)) as db:
             found = str(db.execute(check).fetchone()[0])
+            page_size = db.execute("PRAGMA page_size").fetchone()[0]
+            if path.stat().st_size % page_size and not path.with_name(f"{path.name}-journal").exists():
+                found = "its last page is cut"
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
             return None  # locked, or not ours to open: whoever uses it says so

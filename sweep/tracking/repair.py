@@ -12,6 +12,7 @@ from sweep.records.journal import ARRIVALS_DELIVERED, CLOSINGS_DELIVERED, ORIGIN
 from sweep.tracking import content
 from sweep.tracking.client import runs_below
 from sweep.tracking.content import INTERRUPTED
+from sweep.tracking.origin import num_trials_of
 
 _ROWS_AT_ONCE = 5000
 
@@ -23,7 +24,7 @@ def forget_what_differs(client: Any, journal: Journal, experiment_id: str, paren
     known = len(client.get_metric_history(parent_id, content.ARRIVAL_TRIAL))
     is_older = known < journal.get(ARRIVALS_DELIVERED, 0)
     last_epochs, with_news = journal.last_epochs(), {row["trial_id"] for row in journal.undelivered_trials(live=False)}
-    for first in range(0, sum(journal.counts().values()), _ROWS_AT_ONCE):
+    for first in range(0, num_trials_of(journal), _ROWS_AT_ONCE):
         where = f"run_id IS NOT NULL AND launch_order >= {first} AND launch_order < {first + _ROWS_AT_ONCE}"
         for trial in journal.trials(where):
             trial_id, outcome, found = trial["trial_id"], trial["delivered_outcome"], told.get(trial["run_id"])

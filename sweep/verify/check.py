@@ -3,7 +3,11 @@
 In: answers of the modules beside this one. Out: what `Findings` (sweep/verify/__init__.py) reports.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+
+Sentence = str | Callable[[], str]
+"""Made when it is needed, where there are many."""
 
 
 @dataclass
@@ -14,15 +18,15 @@ class Check:
     violations: list[str] = field(default_factory=list)
     not_checked: list[str] = field(default_factory=list)
 
-    def ask(self, holds: bool, otherwise: str) -> bool:
+    def ask(self, holds: bool, otherwise: Sentence) -> bool:
         """Count one thing that was looked at, with the sentence to report unless it holds."""
         self.num_checked += 1
         return self.require(holds, otherwise)
 
-    def require(self, holds: bool, otherwise: str) -> bool:
+    def require(self, holds: bool, otherwise: Sentence) -> bool:
         """One more demand on a thing that is counted already."""
         if not holds:
-            self.violations.append(otherwise)
+            self.violations.append(otherwise if isinstance(otherwise, str) else otherwise())
         return holds
 
 

@@ -6,6 +6,7 @@ is asked for, and nothing is said of what changes.
 """
 
 from collections import Counter, defaultdict
+from functools import partial
 
 from sweep.verify.check import Check, some
 from sweep.verify.journal import JournalRows, Row
@@ -140,8 +141,15 @@ def check_none_running(records: Records, at_work: bool, check: Check) -> None:
 def check_no_point_twice(records: Records, check: Check) -> None:
     for run in records.active:
         for (key, step), points in by_step(run).items():
-            values = ", ".join(f"{point.value} at {point.timestamp_ms} ms" for point in points)
-            check.ask(len(points) == 1, f"{run}: {key} at step {step} is stored {len(points)} times: {values}")
+            check.ask(len(points) == 1, partial(_doubled, run, key, step, points))
+
+
+def _doubled(run: Run, key: str, step: int, points: list[Point]) -> str:
+    return f"{run}: {key} at step {step} is stored {len(points)} times: {_shown(points)}"
+
+
+def _shown(points: list[Point]) -> str:
+    return ", ".join("NaN" if point.is_nan else f"{point.value} at {point.timestamp_ms} ms" for point in points)
 
 
 def by_step(run: Run) -> Stored:
@@ -184,15 +192,19 @@ def _check_point(
 ) -> None:
     """`value` None: nothing may be there. Doubled points are I3's: here one of them has to be right."""
     points = stored.get((key, step), [])
+    right = not points
+    if value is not None:
+        right = any(p.value == value and p.timestamp_ms == timestamp_ms and not p.is_nan for p in points)
+    check.ask(right, partial(_unlike, run, key, step, points, value, timestamp_ms))
+
+
+def _unlike(run: Run, key: str, step: int, points: list[Point], value: float | None, timestamp_ms: int | None) -> str:
+    where = f"{run}: {key} at step {step} is"
     if value is None:
-        found = ", ".join(str(point.value) for point in points)
-        check.ask(not points, f"{run}: {key} at step {step} is {found}, and the journal has no finite value there")
-        return
-    if not check.ask(bool(points), f"{run}: {key} at step {step} is missing; the journal has {value}"):
-        return
-    right = any(point.value == value and point.timestamp_ms == timestamp_ms and not point.is_nan for point in points)
-    found = ", ".join("NaN" if point.is_nan else f"{point.value} at {point.timestamp_ms} ms" for point in points)
-    check.require(right, f"{run}: {key} at step {step} is {found}, and the journal has {value} at {timestamp_ms} ms")
+        return f"{where} {_shown(points)}, and the journal has no finite value there"
+    if not points:
+        return f"{where} missing; the journal has {value}"
+    return f"{where} {_shown(points)}, and the journal has {value} at {timestamp_ms} ms"
 
 
 def _refuse_others(stored: Stored, keys: tuple[str, ...], steps: set[int], run: Run, what: str, check: Check) -> None:

@@ -38,6 +38,10 @@ TRAINING = [
 _HERE = Path(__file__).resolve().parent
 
 
+THOROUGH = ROUNDS > 1
+"""Whether there is time for variants of a fault beside the fault itself."""
+
+
 def rounds() -> Iterable[int]:
     """The seeds of the moments of a fault."""
     return range(ROUNDS)
@@ -175,6 +179,12 @@ class Sweep:
 
     def events(self, kind: str) -> list[str]:
         return [row["message"] for row in self.query("SELECT * FROM events ORDER BY number") if row["kind"] == kind]
+
+    def runs_open(self) -> int:
+        """How many runs MLflow's own database, in the run directory, holds as RUNNING or SCHEDULED."""
+        with closing(sqlite3.connect(f"file:{self.run_dir}/mlflow.db?mode=ro", uri=True, timeout=10)) as database:
+            sought = "SELECT count(*) FROM runs WHERE status IN ('RUNNING', 'SCHEDULED')"
+            return database.execute(sought).fetchone()[0]
 
     def check(self, against: "Sweep | None" = None) -> None:
         """All invariants hold, and the trials are those of an undisturbed sweep."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import psycopg2
 import pytest
-from faults.harness import STUDY, Sweep, rounds
+from faults.harness import STUDY, THOROUGH, Sweep, rounds
 from postgres import free_port, postgres
 
 from sweep.tracking import serve
@@ -128,7 +128,7 @@ def _crash(uri: str) -> None:
 def test_killed_while_it_uploads_no_run_claims_what_is_not_there(seed, tmp_path, undisturbed, injected):
     chance = random.Random(f"{seed} upload")
     sweep = Sweep(tmp_path / "run", SYNCHRONOUS)
-    for _ in range(3):
+    for _ in range(3 if THOROUGH else 1):
         sweep.start()
         # Artifacts are uploaded while trials run, and the report at the end.
         folder = sweep.run_dir / "mlartifacts"

@@ -5,7 +5,7 @@ import signal
 import time
 
 import pytest
-from faults.harness import STUDY, Sweep, rounds
+from faults.harness import STUDY, THOROUGH, Sweep, rounds
 
 pytestmark = pytest.mark.slow
 
@@ -13,23 +13,19 @@ SYNCHRONOUS = [*STUDY, "stopping.method=synchronous"]
 
 
 @pytest.mark.parametrize("seed", rounds())
-@pytest.mark.parametrize("method", ["synchronous", "asha_promotion"])
-def test_the_driver_killed_three_times_in_one_sweep(seed, method, tmp_path, undisturbed, injected):
+@pytest.mark.parametrize("method", ["synchronous", "asha_promotion", "asha"] if THOROUGH else ["synchronous"])
+def test_the_driver_killed_three_times_in_one_sweep(method, seed, tmp_path, undisturbed, injected):
     chance = random.Random(f"{seed} driver {method}")
-    sweep = Sweep(tmp_path / "run", [*STUDY, f"stopping.method={method}"])
-    waited_s = []
+    sweep = Sweep(tmp_path / "run", [*STUDY, f"stopping.method={method}"]).start()
     for _ in range(3):
-        sweep.start()
         sweep.at(chance, last=6)
         sweep.hurt("driver", chance=chance)
-        killed_s = time.monotonic()
+        killed_s, known = time.monotonic(), sweep.num_epochs()
         sweep.start()
-        sweep.until_epochs(sweep.num_epochs() + 1)
-        waited_s.append(time.monotonic() - killed_s)
-        sweep.hurt("driver", chance=chance)
+        sweep.until_epochs(known + 1)
+        injected(1, "SIGKILL of the driver", recovery_s=time.monotonic() - killed_s)
     sweep.finish()
     sweep.check(against=undisturbed if method == "synchronous" else None)
-    injected(1, "SIGKILL of the driver", times=6, recovery_s=sum(waited_s) / len(waited_s))
 
 
 @pytest.mark.parametrize("seed", rounds())
@@ -66,28 +62,23 @@ def test_a_worker_that_stops_is_replaced(seed, tmp_path, undisturbed, injected):
 
 
 @pytest.mark.parametrize("seed", rounds())
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_asked_to_end_it_drains_and_can_be_resumed(number, seed, tmp_path, undisturbed, injected):
-    """Also in the middle of a long epoch: what a trial has done so far is kept."""
-    chance = random.Random(f"{seed} {number}")
-    sweep = Sweep(tmp_path / "run", SYNCHRONOUS).start()
-    sweep.at(chance)
-    asked_s = time.monotonic()
-    sweep.hurt("driver", number, chance=chance)
-    code, summary = sweep.end()
-    injected(17, f"{number.name} once", recovery_s=time.monotonic() - asked_s)
-    assert code == 3, sweep.stderr
-    assert "--resume" in sweep.stderr
-    assert not summary["finished"]
-    sweep.finish()
-    sweep.check(against=undisturbed)
-
-
-@pytest.mark.parametrize("seed", rounds())
-def test_a_second_ctrl_c_ends_it_within_five_seconds(seed, tmp_path, undisturbed, injected):
-    chance = random.Random(f"{seed} twice")
-    sweep = Sweep(tmp_path / "run", SYNCHRONOUS).start()
-    sweep.at(chance)
+def test_asked_to_end_it_drains_and_at_the_second_time_leaves(seed, tmp_path, undisturbed, injected):
+    """Ctrl-C once, a spot machine's SIGTERM, Ctrl-C twice; after each of them it goes on where it was."""
+    chance = random.Random(f"{seed} asked")
+    sweep = Sweep(tmp_path / "run", SYNCHRONOUS)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        sweep.start()
+        sweep.at(chance, last=5)
+        asked_s = time.monotonic()
+        sweep.hurt("driver", number, chance=chance)
+        code, summary = sweep.end()
+        injected(17, f"{number.name} once", recovery_s=time.monotonic() - asked_s)
+        assert code == 3, sweep.stderr
+        assert "--resume" in sweep.stderr
+        assert not summary["finished"]
+        assert not sweep.runs_open()
+    sweep.start()
+    sweep.at(chance, last=5)
     family = sweep.family()
     sweep.hurt("driver", signal.SIGINT, chance=chance)
     time.sleep(0.3)
@@ -96,7 +87,7 @@ def test_a_second_ctrl_c_ends_it_within_five_seconds(seed, tmp_path, undisturbed
     code, _ = sweep.end()
     took_s = time.monotonic() - asked_s
     assert code == 130, sweep.stderr
-    assert took_s < 8  # five on a machine that has nothing else to do
+    assert took_s < 10  # five on a machine that has nothing else to do
     assert not [process for process in family if process.is_running()]
     injected(17, "SIGINT twice", recovery_s=took_s)
     sweep.finish()

@@ -168,6 +168,7 @@ def test_of_two_processes_that_create_at_once_one_does(tmp_path):
 def test_of_two_that_create_the_one_that_began_first_does(tmp_path):
     """The other one must not clear away, meanwhile, what belongs to the first."""
     with OtherProcess() as other:
+        assert other.ask("META") == META  # it is awake
 
         def trials():
             yield trial_row(0)

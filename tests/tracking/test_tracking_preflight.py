@@ -1,9 +1,11 @@
 """A tracking address that answers nothing is refused before any trial, within ten seconds, without its password."""
 
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -111,3 +113,17 @@ def _wait_for(port: int) -> None:
             time.sleep(0.05)
         else:
             return
+
+
+@pytest.mark.parametrize("content", [b"no database at all" * 300, b"SQLite format 3\0" + bytes(5000)])
+def test_a_damaged_database_is_refused_with_the_remedy(tmp_path: Path, content: bytes):
+    (tmp_path / "mlflow.db").write_bytes(content)
+    with pytest.raises(ValueError, match=r"mlflow\.db' is damaged .*; move it away, then `sweep sync RUN`"):
+        preflight(default_tracking_uri(tmp_path))
+
+
+def test_a_database_that_is_locked_is_no_damaged_one(tmp_path: Path):
+    with closing(sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None)) as other:
+        other.execute("CREATE TABLE any_table (x)")
+        other.execute("BEGIN EXCLUSIVE")
+        preflight(default_tracking_uri(tmp_path))

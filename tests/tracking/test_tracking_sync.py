@@ -71,7 +71,7 @@ def test_a_database_that_is_gone_is_made_anew(delivered, sql, how):
     assert deliver(delivered) == 0
 
 
-@pytest.mark.parametrize("damage", [50, 1000, 5000, 0.5, -1, "text", "flipped"])
+@pytest.mark.parametrize("damage", [1000, 0.5, -1, "text", "flipped"])
 def test_a_database_that_is_damaged_is_named_with_the_remedy(delivered, sql, damage):
     path = delivered / "mlflow.db"
     content = bytearray(path.read_bytes())

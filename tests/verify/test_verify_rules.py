@@ -33,6 +33,7 @@ EVENTS = st.builds(
 STOPPING = st.fixed_dictionaries(
     {
         "reduction_factor": st.integers(2, 4),
+        "grace_epochs": st.sampled_from((1, 1, 2)),
         "max_epochs": st.integers(1, 9),
         "trials_per_space": st.integers(1, 9),
     }
