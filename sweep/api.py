@@ -130,7 +130,8 @@ def _prepared(study: Study, folder: Path, profile: Profile, resume: bool, log: L
 def _refuse_unless_fitting(study: Study, folder: Path, resume: bool) -> None:
     """A run directory is fresh, or it holds this very study and we are to resume it."""
     if not (folder / FILE_NAME).exists():
-        remains = [name for name in ("trials.parquet", "mlflow.db", "checkpoints") if (folder / name).exists()]
+        of_a_sweep = (f"{FILE_NAME}-wal", ".journal-commits", "trials.parquet", "mlflow.db", "checkpoints", "logs")
+        remains = [name for name in of_a_sweep if (folder / name).exists()]
         if remains:
             raise ValueError(
                 f"--run-dir: {str(folder)!r} holds {', '.join(remains)} of a sweep but not its journal; "

@@ -365,7 +365,9 @@ class Journal:
 
         self._write(body)
 
-    def leave(self, trial_id: str, outcome: str, *, earned: Collection[Place] = (), lost: Collection[Place] = ()) -> None:
+    def leave(
+        self, trial_id: str, outcome: str, *, earned: Collection[Place] = (), lost: Collection[Place] = ()
+    ) -> None:
         """The trial ends from outside: it was cancelled."""
 
         def body(moment: int) -> None:

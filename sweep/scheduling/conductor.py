@@ -389,7 +389,3 @@ class Conductor:
         self._journal.note(outcome, "ended by `sweep stop --trial`", trial_id)
         self._settle(left)
         self._ended(trial_id, outcome, None)
-
-    def forget(self, trial_id: str) -> None:
-        """The stretch was taken back before it ended, for no fault of the trial: another session trains it."""
-        self._live.pop(trial_id, None)

@@ -99,7 +99,7 @@ def supervise(
     while not switch() and not journal.is_finished():
         known = journal.num_epochs()
         end, message = _run_engine(Order.of(run_dir, journal.token, profile, data), switch, log)
-        if end == "done":
+        if end == "done" and (switch() or journal.is_finished()):
             return
         if end == "fenced":
             raise LeaseLostError(message)
@@ -110,6 +110,8 @@ def supervise(
             _wait_for_room(run_dir, switch, log)
             continue
         deaths = 1 if journal.num_epochs() > known else deaths + 1
+        if end == "done" and deaths == 1:  # trials were added in its last moment
+            continue
         journal.note("data_damaged" if end == "data" else "engine_died", message)
         if deaths > _MAX_DEATHS:
             raise EngineDiedError(
