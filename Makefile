@@ -22,8 +22,8 @@ quickstart:
 
 test:
 	@bash .ci/setup.sh dev
-	@echo '==> pytest' >&2
-	@.venv/bin/python -m pytest --durations=10
+	@echo '==> pytest, in two processes' >&2
+	@.venv/bin/python -m pytest -n 2 --dist loadgroup --durations=15
 
 ROUNDS ?= 5
 MINUTES ?= 60
@@ -33,7 +33,7 @@ faults:
 	@bash .ci/setup.sh dev
 	@rm -f $(FAULT_RECORD)
 	@echo '==> pytest tests/faults, $(ROUNDS) rounds' >&2
-	@SWEEP_FAULT_ROUNDS=$(ROUNDS) SWEEP_FAULT_RECORD=$(CURDIR)/$(FAULT_RECORD) .venv/bin/python -m pytest tests/faults; code=$$?; \
+	@SWEEP_FAULT_ROUNDS=$(ROUNDS) SWEEP_FAULT_RECORD=$(CURDIR)/$(FAULT_RECORD) .venv/bin/python -m pytest -n 2 --dist loadgroup tests/faults; code=$$?; \
 		.venv/bin/python tests/faults/table.py $(FAULT_RECORD) && exit $$code
 
 soak:

@@ -183,7 +183,7 @@ def _train(journal: Journal, study: Study, folder: Path, profile: Profile, data:
     error: BaseException | None = None
     with stop_on_signals(switch):
         try:
-            if not journal.is_finished():
+            if not journal.is_finished() or journal.has_open_places():
                 log("starting Ray")
                 with watch(folder):
                     supervise(journal, profile, data, lambda: driver.prepare_data(study), switch, log)

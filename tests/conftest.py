@@ -19,6 +19,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 MARK = "SWEEP_TEST_SESSION"
+_ONE_PROCESS = ("sweeps", "rerun", "end_to_end")
 GRACE_S = 15.0
 """Ray's processes end by themselves within about 3 s of their driver, however it ended."""
 
@@ -35,6 +36,14 @@ os.environ |= {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "MPLBACKEND": "Agg",
 }
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For `pytest -n`: what shares a costly fixture of the session runs in one process, else each file does."""
+    for item in items:
+        path = item.path.relative_to(ROOT / "tests")
+        name = path.parts[0] if path.parts[0] in _ONE_PROCESS else str(path)
+        item.add_marker(pytest.mark.xdist_group(name))
 
 
 def _is_ours(process: psutil.Process) -> bool:

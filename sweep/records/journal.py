@@ -180,7 +180,7 @@ class Journal:
     def _fill(cls, draft: Path, meta: Mapping[str, Any], tables: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
         draft.unlink(missing_ok=True)
         with closing(sqlite3.connect(draft)) as db:
-            db.executescript(SCHEMA)
+            db.executescript(f"BEGIN; {SCHEMA} COMMIT;")  # else the disk is waited for after each of them
             journal = cls(draft, db)
             with db:
                 journal._set_meta({"schema_version": SCHEMA_VERSION, **meta})
@@ -536,6 +536,10 @@ class Journal:
             " AND outcome IN ('pending', 'running', 'paused')"
         ).fetchall()
 
+    def has_open_places(self) -> bool:
+        """Whether some decision on an arrival is still to come."""
+        return self._db.execute("SELECT 1 FROM decisions WHERE would_stop IS NULL LIMIT 1").fetchone() is not None
+
     def is_finished(self) -> bool:
         """Whether every trial has ended."""
         sought = "SELECT 1 FROM trials WHERE outcome IN ('pending', 'running', 'paused') LIMIT 1"
@@ -678,7 +682,8 @@ class Journal:
         arrivals before, by their moments, so that it stays what it is."""
         return self._db.execute(
             "SELECT launch_order, outcome, ended_at_ms,"
-            " (SELECT count(*) FROM decisions WHERE decided_at_ms < trials.ended_at_ms) AS after_arrival FROM trials"
+            " max((SELECT count(*) FROM decisions WHERE decided_at_ms < trials.ended_at_ms), coalesce("
+            "(SELECT max(arrival) FROM decisions WHERE trial_id = trials.trial_id), 0)) AS after_arrival FROM trials"
             " WHERE outcome IN ('failed', 'cancelled') AND outcome IS NOT delivered_outcome ORDER BY ended_at_ms"
         ).fetchall()
 

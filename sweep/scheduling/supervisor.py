@@ -25,7 +25,9 @@ import psutil
 from cluster import Profile
 from sweep.records import Journal
 from sweep.records.journal import LeaseLostError
+from sweep.scheduling.conductor import Conductor
 from sweep.scheduling.engine import DRAIN, Order
+from sweep.studies import study_from_dict
 from sweep.training.data import DataFiles
 
 LOG_FILE = "engine.log"
@@ -96,11 +98,15 @@ def supervise(
     run_dir = journal.path.parent
     assert journal.token is not None
     deaths, has_trained = 0, False
-    while not switch() and not journal.is_finished():
+    while not switch():
+        if journal.is_finished():
+            if journal.has_open_places():  # a driver was killed between the last end and the decision on the others
+                Conductor(journal, study_from_dict(journal.get("study"))).next_stretch()
+            return
         known = journal.num_epochs()
         end, message = _run_engine(Order.of(run_dir, journal.token, profile, data), switch, log)
         if end == "done" and (switch() or journal.is_finished()):
-            return
+            continue
         if end == "fenced":
             raise LeaseLostError(message)
         has_trained = has_trained or journal.num_epochs() > known
