@@ -21,7 +21,7 @@ def run_dir(tmp_path):
     ]  # fmt: skip
     meta = {"study": {"name": "progress"}, "forecast": {"epochs_low": 8, "epochs_high": 12}}
     with Journal.create(tmp_path, meta, trials) as journal:
-        journal.start_attempt("regnet_x-small-0000")
+        journal.start_attempt("regnet_x-small-0000", 1)
         for epoch in (1, 2):
             row = EpochRow("regnet_x-small-0000", epoch, 1.0, 1.0, 20.0 - epoch, 0.1, 1.0, 0.1, "here", 1)
             journal.record(row, None, "completed" if epoch == 2 else "running")

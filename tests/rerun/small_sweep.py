@@ -44,7 +44,7 @@ def make_sweep(run_dir: Path, *, tracking_uri: str = "", **changes) -> Path:
     rows = [_row(draw) for draw in range(len(ERRORS_PCT))]
     with Journal.create(run_dir, meta, rows) as journal:
         for row, error_pct in zip(rows, ERRORS_PCT):
-            journal.start_attempt(row.trial_id)
+            journal.start_attempt(row.trial_id, 1)
             is_stopped = row.draw == 4
             for epoch in range(1, 2 if is_stopped else 4):
                 ends = "stopped" if is_stopped else "completed" if epoch == 3 else "running"

@@ -56,8 +56,8 @@ def test_memory_grows_by_about_a_kilobyte_a_trial(tmp_path, method):
 def test_a_hundred_thousand_trials(tmp_path):
     used = measure(tmp_path, *WIDE, f"trials_per_space={PER_SPACE}")
     assert used["trials"] == 6 * PER_SPACE > 100_000
-    assert used["planned_mb"] < 250
-    assert used["written_mb"] < 300
+    assert used["planned_mb"] < 180
+    assert used["written_mb"] < 200
     assert (tmp_path / "journal.sqlite").stat().st_size < 1000 * used["trials"]
 
 
