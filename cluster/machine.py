@@ -4,10 +4,12 @@ import os
 import platform
 import resource
 import socket
+import tempfile
 from pathlib import Path
 from typing import Any
 
 OPEN_FILES_NEEDED = 1024
+_LONGEST_RAY_FOLDER = 35
 
 
 def num_cores() -> int:
@@ -33,6 +35,17 @@ def check_open_files() -> None:
         raise ValueError(
             f"open files: this process may open {found}, and Ray needs {OPEN_FILES_NEEDED}; raise the limit "
             f"(`ulimit -n {OPEN_FILES_NEEDED}` before the command, or LimitNOFILE of the service)"
+        )
+
+
+def check_ray_folder() -> None:
+    """Raises `ValueError` where the folder that Ray takes for its sockets has too long a path for them."""
+    variable = "RAY_TMPDIR" if os.environ.get("RAY_TMPDIR") else "TMPDIR"
+    folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    if len(os.fsencode(folder)) > _LONGEST_RAY_FOLDER:
+        raise ValueError(
+            f"{variable} = {folder!r}: is too long, for a socket's path ends at 107 bytes and Ray adds some 70; set "
+            f"RAY_TMPDIR to a folder of at most {_LONGEST_RAY_FOLDER} bytes"
         )
 
 

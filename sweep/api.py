@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster import Profile, check_cluster, load_profile
-from cluster.machine import check_open_files
+from cluster.machine import check_open_files, check_ray_folder
+from cluster.profile import LOCAL
 from sweep.records import Journal, Tables, find_run, from_journal, write_tables
 from sweep.records.journal import ENDED, FAILED, FILE_NAME, UNFINISHED
 from sweep.records.lease import held
@@ -101,6 +102,8 @@ def _prepared(study: Study, folder: Path, profile: Profile, resume: bool, log: L
 
     _refuse_unless_fitting(study, folder, resume)
     check_open_files()
+    if profile.address == LOCAL:
+        check_ray_folder()
     if study.objective != "train":
         load_objective(study.objective)
     check_cluster(profile)

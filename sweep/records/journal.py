@@ -22,7 +22,7 @@ import time
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +159,7 @@ class Journal:
     @classmethod
     def create(cls, run_dir: Path, meta: Mapping[str, Any], trials: Iterable[TrialRow]) -> "Journal":
         """The journal appears whole or not at all: it is filled under another name and then renamed."""
-        return cls.restore(run_dir, {"created_at_ms": now_ms(), **meta}, {"trials": map(asdict, trials)})
+        return cls.restore(run_dir, {"created_at_ms": now_ms(), **meta}, {"trials": map(vars, trials)})
 
     @classmethod
     def restore(
@@ -331,9 +331,9 @@ class Journal:
     # -- the sweep goes on ---------------------------------------------------------------------------------------
 
     def _insert(self, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        for row in rows:
-            columns, values = ", ".join(row), ", ".join(f":{column}" for column in row)
-            self._db.execute(f"INSERT INTO {table} ({columns}) VALUES ({values})", row)
+        for names, alike in groupby(rows, key=tuple):
+            columns, values = ", ".join(names), ", ".join(f":{name}" for name in names)
+            self._db.executemany(f"INSERT INTO {table} ({columns}) VALUES ({values})", alike)
 
     def start_attempt(self, trial_id: str, attempt: int) -> None:
         """The trial is about to train for the `attempt`th time, counted from 1."""
@@ -476,7 +476,7 @@ class Journal:
 
     def add_trials(self, trials: Iterable[TrialRow], **meta: Any) -> None:
         """Trials that were drawn later, with what is to be known of them; all or none."""
-        rows = list(map(asdict, trials))  # they are written twice where the first try finds no room
+        rows = list(map(vars, trials))  # they are written twice where the first try finds no room
 
         def body(moment: int) -> None:
             self._insert("trials", rows)

@@ -92,7 +92,7 @@ def create(
         "profile": profile.model_dump(mode="json"),
         "data": {"source": source.source, "digest": source.digest},
         "draws": [vars(draw) for draw in draws],
-        "forecast": forecast(study, trials).to_dict(),
+        "forecast": forecast(study, trials, keep_best=profile.storage.keep_best).to_dict(),
         **provenance(),
     }
     return Journal.create(run_dir, meta, trials)

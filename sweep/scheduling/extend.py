@@ -17,17 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from sweep.records import Journal, TrialRow
-from sweep.records.journal import ORIGIN_DELIVERED, now_ms
+from sweep.records.journal import now_ms
 from sweep.records.lease import owner_of
 from sweep.scheduling.forecast import forecast
-from sweep.scheduling.population import MAX_TRIALS, Draws, Members, draw_members
+from sweep.scheduling.population import Draws, Members, draw_members
 from sweep.spaces import get_space
-from sweep.studies import Study, study_from_dict
+from sweep.studies import MAX_TRIALS, Study, study_from_dict
 
 _TRIES = 20
 
-Place = tuple[str, str]
-"""A space and the name of a scale."""
+SpaceAtScale = tuple[str, str]
+"""The names of both."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,6 @@ def extend(run_dir: str | Path, *, trials: int, spaces: tuple[str, ...] | None =
                     extensions=[*extensions, {"spaces": named, "trials": trials, "at_ms": now_ms()}],
                     draws=_with(journal.get("draws", []), draws),
                     forecast=forecast(study, [*known, *rows], keep_best=_keep_best(journal)).to_dict(),
-                    **{ORIGIN_DELIVERED: None},  # what MLflow holds of the population is to be sent again
                 )
             except sqlite3.IntegrityError:
                 continue  # another extension was quicker
@@ -84,7 +83,7 @@ def extend(run_dir: str | Path, *, trials: int, spaces: tuple[str, ...] | None =
 
 
 def plan_extension(
-    study: Study, existing: Mapping[Place, int], *, trials: int, spaces: tuple[str, ...] | None = None, wave: int
+    study: Study, existing: Mapping[SpaceAtScale, int], *, trials: int, spaces: tuple[str, ...] | None = None, wave: int
 ) -> tuple[list[TrialRow], list[Draws]]:
     """The trials to add, and how all networks of their spaces were found, those that there are included.
 
@@ -110,11 +109,11 @@ def plan_extension(
         raise ValueError(f"trials = {trials} more cannot be drawn: {error}") from error
 
 
-def count_trials(trials: Iterable[TrialRow]) -> Counter[Place]:
+def count_trials(trials: Iterable[TrialRow]) -> Counter[SpaceAtScale]:
     return Counter((trial.space, trial.scale) for trial in trials)
 
 
-def _spaces_of(study: Study, existing: Mapping[Place, int]) -> tuple[str, ...]:
+def _spaces_of(study: Study, existing: Mapping[SpaceAtScale, int]) -> tuple[str, ...]:
     """The study's, and those that earlier extensions added."""
     return tuple(dict.fromkeys([*study.spaces, *(space for space, _ in existing)]))
 
@@ -154,8 +153,8 @@ def _state(journal: Journal) -> str:
 
 def _with(known: list[dict[str, Any]], found: list[Draws]) -> list[dict[str, Any]]:
     """The draws of the sweep, with those of the extended spaces up to their last new member."""
-    by_place = {(draw["space"], draw["scale"]): draw for draw in known}
-    return list((by_place | {(draw.space, draw.scale): vars(draw) for draw in found}).values())
+    by_name = {(draw["space"], draw["scale"]): draw for draw in known}
+    return list((by_name | {(draw.space, draw.scale): vars(draw) for draw in found}).values())
 
 
 def _keep_best(journal: Journal) -> int:

@@ -22,8 +22,6 @@ from sweep.records import TrialRow
 from sweep.spaces import Architecture, Complexity, get_space, sample_population
 from sweep.studies import Scale, Study, derive_seed, draw_share
 
-MAX_TRIALS = 1_000_000  # of one sweep: drawing them takes some minutes and 1.2 GB
-
 
 @dataclass(frozen=True)
 class Draws:

@@ -2,6 +2,7 @@
 
 from sweep.studies.seeds import derive_seed, draw_share
 from sweep.studies.study import (
+    MAX_TRIALS,
     Data,
     Recipe,
     Rerun,
@@ -14,6 +15,7 @@ from sweep.studies.study import (
 )
 
 __all__ = [
+    "MAX_TRIALS",
     "Data",
     "Recipe",
     "Rerun",

@@ -18,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from sweep.spaces import Ranges, get_space
 
+MAX_TRIALS = 1_000_000  # of one sweep: drawing them takes some minutes and 1.2 GB
+
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -223,6 +225,15 @@ class Study(_Settings):
             raise ValueError(
                 f"recipe.batch_size = {self.recipe.batch_size} is more than data.num_train = {self.data.num_train}; "
                 "an epoch would hold no batch: lower one or raise the other"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _size(self) -> "Study":
+        if self.num_trials > MAX_TRIALS:
+            raise ValueError(
+                f"trials_per_space = {self.trials_per_space} makes {self.num_trials:,} trials of {len(self.spaces)} "
+                f"spaces at {len(self.scale)} scales, more than {MAX_TRIALS:,}; lower it"
             )
         return self
 

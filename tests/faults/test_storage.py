@@ -5,6 +5,7 @@ import random
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,7 +56,8 @@ def fill(place: Path) -> Path:
 @pytest.mark.parametrize("which", ["run directory", "temporary directory"])
 def test_a_full_disk_is_waited_for_and_burns_no_trial(which, seed, tmp_path, undisturbed, injected):
     chance = random.Random(f"{seed} {which}")
-    with small_disk(tmp_path / "small", 120) as small:
+    # A path of Ray's sockets must be short.
+    with tempfile.TemporaryDirectory(prefix="s-", dir="/tmp") as place, small_disk(Path(place), 120) as small:
         env = {} if which == "run directory" else {"RAY_TMPDIR": str(small), "TMPDIR": str(small)}
         run_dir = small / "run" if which == "run directory" else tmp_path / "run"
         sweep = Sweep(run_dir, SYNCHRONOUS, env=env).start()
@@ -81,6 +83,15 @@ def test_storage_that_is_read_only_is_refused_before_anything_starts(tmp_path, s
     assert done.returncode == 2
     assert "cannot be written (Read-only file system); choose another with --run-dir" in done.stderr
     injected(21, "read-only storage")
+
+
+def test_a_path_too_long_for_rays_sockets_is_refused(tmp_path, sweep_cli):
+    long = tmp_path / ("x" * 60)
+    long.mkdir()
+    done = sweep_cli("launch", "quickstart", "--run-dir", tmp_path / "run", env={"RAY_TMPDIR": str(long)})
+    assert done.returncode == 2
+    assert "RAY_TMPDIR = " in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def interrupted(run_dir: Path, settings: list[str], chance: random.Random) -> Sweep:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from sweep.records import Journal
-from sweep.records.journal import ORIGIN_DELIVERED
 from sweep.records.lease import held
 from sweep.scheduling import extend as module
 from sweep.scheduling.extend import extend, plan_extension
@@ -27,7 +26,7 @@ def launch(folder: Path, study=None) -> Path:
     """What a launch leaves before anything is trained."""
     study = study or study_of()
     trials, draws = draw_population(study)
-    meta = {"study": study.to_dict(), "draws": [vars(draw) for draw in draws], ORIGIN_DELIVERED: "a run of MLflow"}
+    meta = {"study": study.to_dict(), "draws": [vars(draw) for draw in draws]}
     Journal.create(folder, meta, trials).close()
     return folder
 
@@ -136,7 +135,6 @@ def test_the_extension_is_on_record(tmp_path):
     }  # fmt: skip
     assert meta["forecast"]["num_trials"] == 15
     assert meta["forecast"]["epochs_if_all_completed"] == 15 * study.stopping.max_epochs
-    assert meta[ORIGIN_DELIVERED] is None  # so that MLflow is told of the new population
     assert meta["study"] == study.to_dict()
 
 

@@ -6,8 +6,7 @@ import sys
 
 import pytest
 
-from sweep.scheduling.population import MAX_TRIALS
-from sweep.studies import load_study
+from sweep.studies import MAX_TRIALS, load_study
 
 # A band in which every space has ample members, RegNet X too.
 WIDE = ["scale.ranges={}", "scale.flops_min=1e6", "scale.flops_max=1e9"]
