@@ -83,7 +83,6 @@ class Sweep:
             stdout, _ = self.process.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired:
             self.kill_all()
-            self.process.communicate()
             raise AssertionError(f"no end after {timeout_s} s\n{self.stderr}\n{self.log()}") from None
         return self.process.returncode, json.loads(stdout) if stdout.strip() else {}
 
@@ -134,11 +133,14 @@ class Sweep:
         return victim
 
     def kill_all(self) -> None:
-        if self.process is None or self.process.poll() is not None:
+        if self.process is None:
             return
-        for process in [*self.family(), psutil.Process(self.process.pid)]:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+        if self.process.poll() is None:
+            for process in [*self.family(), psutil.Process(self.process.pid)]:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+        with suppress(ValueError):  # it was heard to its end
+            self.process.communicate()
 
     # -- its moments -------------------------------------------------------------------------------------------
 

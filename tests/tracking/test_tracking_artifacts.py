@@ -16,7 +16,7 @@ import pytest
 from tracking.faulty_proxy import FaultyProxy
 from tracking.journal_maker import FAILURE, make_journal, train
 from tracking.outside import assert_whole, claims_of
-from tracking.test_tracking_server import free_port, kill, start_server
+from tracking.test_tracking_server import free_port, kill, start_again, start_server
 
 from sweep.records import Journal
 from sweep.tracking import Outbox, artifacts, default_tracking_uri, deliver
@@ -153,7 +153,7 @@ def test_killed_during_an_upload_to_a_server_no_run_claims_what_is_not_whole(fin
                 processes.wait(kill=None if kills_server else process)
                 claims = claims_of(sql, stored)
                 assert all(claims.values()), claims
-                server = start_server(finished, port) if kills_server else server
+                server = start_again(finished, port) if kills_server else server
         deliver(finished, uri)
         assert_whole(finished, sql, artifacts=stored)
         assert claims_of(sql, stored)[parent_id(finished), BIG]

@@ -26,7 +26,7 @@ from postgres import postgres, query
 from tracking.faulty_proxy import FAULTS, LATE_S, FaultyProxy
 from tracking.journal_maker import MadeUpSweep, asking, make_journal
 from tracking.outside import assert_whole
-from tracking.test_tracking_server import free_port, kill
+from tracking.test_tracking_server import free_port, kill, start_again, start_server
 
 from sweep.tracking import Outbox, TrackingError, default_tracking_uri, deliver, serve
 from sweep.tracking.delivery import Delivery
@@ -172,10 +172,7 @@ def test_a_server_that_is_stopped_and_killed_and_comes_back(run_dir, sql, monkey
     """Stopped for longer than its clients wait: then it takes up what they have given up."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     port = free_port()
-    start = lambda: serve(  # noqa: E731
-        default_tracking_uri(run_dir), run_dir / "stored", port=port, log_path=run_dir / "server.log"
-    )
-    server = start()
+    server = start_server(run_dir, port)
     try:
         with make_journal(run_dir, num=8) as journal:
             sweep, outbox = MadeUpSweep(journal, seed=1), Persistent(run_dir, f"http://127.0.0.1:{port}")
@@ -187,10 +184,10 @@ def test_a_server_that_is_stopped_and_killed_and_comes_back(run_dir, sql, monkey
             kill(server)
             outbox.go_through()
             sweep.go_on()
-            server = start()
+            server = start_again(run_dir, port)
             outbox.finish()
         assert outbox.errors
-        assert_whole(run_dir, sql, artifacts=run_dir / "stored")
+        assert_whole(run_dir, sql, artifacts=run_dir / "mlartifacts")
     finally:
         end_server(server)
 
@@ -332,6 +329,7 @@ def test_a_disk_that_is_full_under_the_database(tmp_path, small_disk):
     assert_whole(run_dir, asking(small_disk / "mlflow.db"))
 
 
+@pytest.mark.slow
 def test_a_driver_killed_while_the_database_is_made_leaves_one_that_is_made_anew(tmp_path):
     """Several times, at moments drawn by lot; MLflow cannot go on with half of its tables."""
     chance, uri = random.Random(1), default_tracking_uri(tmp_path)
