@@ -22,7 +22,7 @@ from cluster.profile import LOCAL
 from sweep.records import Journal, Tables, find_run, from_journal, write_tables
 from sweep.records.journal import ENDED, FAILED, FILE_NAME, UNFINISHED
 from sweep.records.lease import held
-from sweep.studies import Study, load_study, study_from_dict
+from sweep.studies import TRAIN, Study, load_study, study_from_dict
 
 if TYPE_CHECKING:
     from sweep.scheduling.extend import Extended
@@ -104,7 +104,7 @@ def _prepared(study: Study, folder: Path, profile: Profile, resume: bool, log: L
     check_open_files()
     if profile.address == LOCAL:
         check_ray_folder()
-    if study.objective != "train":
+    if study.objective != TRAIN:
         load_objective(study.objective)
     check_cluster(profile)
     if given := study.tracking.uri or profile.tracking.uri:

@@ -187,7 +187,10 @@ class Journal:
                 for table, rows in tables.items():
                     journal._insert(table, rows)
                 db.execute(
-                    "UPDATE progress SET latest_ms = max(?, (SELECT coalesce(max(recorded_at_ms), 0) FROM epochs))",
+                    "UPDATE progress SET latest_ms = max(?, (SELECT coalesce(max(recorded_at_ms), 0) FROM epochs),"
+                    " (SELECT coalesce(max(decided_at_ms), 0) FROM decisions),"
+                    " (SELECT coalesce(max(ended_at_ms), 0) FROM trials),"
+                    " (SELECT coalesce(max(closed_at_ms), 0) FROM closings))",
                     (journal.get("created_at_ms", 0),),
                 )
 
@@ -399,6 +402,7 @@ class Journal:
     ) -> None:
         """An attempt failed; `again`: another one follows, with `batch_size` where memory forces a smaller one."""
         column = "user_failures" if by_user else "machine_failures"
+        failure = failure.encode("utf-8", "backslashreplace").decode()  # a file name in it may be no UTF-8
 
         def body(moment: int) -> None:
             self._db.execute(

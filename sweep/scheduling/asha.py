@@ -236,6 +236,8 @@ def replay(
     closings = set(closed_after)
     for number, arrival in enumerate(arrivals, start=1):
         rule.arrive(*arrival)
+        if arrival[3] is None:  # it has diverged, and arrives nowhere any more
+            rule.leave(arrival[0], arrival[2])
         if number in closings:
             rule.close()
     for cohort, trial_id in gone:

@@ -26,8 +26,9 @@ from ray import tune
 from sweep.scheduling.conductor import DATA, MACHINE, MEMORY, USER, Stretch
 from sweep.scheduling.memory import num_oom_kills
 from sweep.scheduling.sharing import Images, Stores
-from sweep.studies import Recipe
-from sweep.training.results import Tick
+from sweep.spaces import Architecture
+from sweep.studies import TRAIN, Recipe
+from sweep.training.results import EpochResult, Tick
 
 _REPORT_EVERY_S = 5.0
 _PARTIAL_EVERY_S = 60.0
@@ -60,10 +61,11 @@ class TrialTrainable(tune.Trainable):
     """One report a step. Reused from stretch to stretch."""
 
     def setup(self, config: dict[str, Any], settings: WorkerSettings) -> None:  # type: ignore[override]
-        from sweep.training.device import limit_to_share
-
         self._settings = settings
-        limit_to_share(settings.gpus_per_trial)
+        if settings.objective == TRAIN:
+            from sweep.training.device import limit_to_share
+
+            limit_to_share(settings.gpus_per_trial)
         self._reports = self._reporting(Stretch(**config["stretch"]))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -86,7 +88,8 @@ class TrialTrainable(tune.Trainable):
                 return {"kind": kind, "attempt": stretch.attempt, "log": log.take(), **values}
 
             try:
-                yield from _train(self._settings, stretch, report)
+                work = _train if self._settings.objective == TRAIN else _evaluate
+                yield from work(self._settings, stretch, report)
             except Exception as error:
                 yield report("failed", failure_kind=kind_of(error), traceback=traceback.format_exc())
                 raise
@@ -121,16 +124,24 @@ def _train(settings: WorkerSettings, stretch: Stretch, report: Callable[..., Rep
             yield report("epoch", **result.to_dict(), checkpoint=parent)
 
 
-def _build(settings: WorkerSettings, stretch: Stretch) -> Any:
-    from sweep.spaces import Architecture
-    from sweep.training.data import open_split
+def _evaluate(settings: WorkerSettings, stretch: Stretch, report: Callable[..., Report]) -> Iterator[Report]:
+    """A function of the user's own in place of training: it has no state but the epoch, and needs no torch."""
     from sweep.training.objective import ObjectiveTrial, load_objective
-    from sweep.training.trial import Trial
 
     architecture = Architecture.from_json(stretch.architecture)
-    if settings.objective != "train":
-        objective = load_objective(settings.objective)
-        return ObjectiveTrial(objective, architecture, num_epochs=settings.num_epochs, seed=stretch.seed)
+    objective = load_objective(settings.objective)
+    trial = ObjectiveTrial(objective, architecture, num_epochs=settings.num_epochs, seed=stretch.seed)
+    trial.epoch = stretch.last_epoch
+    yield report("begun", **_whereabouts(), resumed_epoch=trial.epoch, resumed_step=0, notes=())
+    for result in trial.run():
+        assert isinstance(result, EpochResult)
+        yield report("epoch", **result.to_dict(), checkpoint=None)
+
+
+def _build(settings: WorkerSettings, stretch: Stretch) -> Any:
+    from sweep.training.data import open_split
+    from sweep.training.trial import Trial
+
     split = open_split(
         settings.images.files(stretch.scale),
         num_train=settings.num_train,
@@ -141,7 +152,7 @@ def _build(settings: WorkerSettings, stretch: Stretch) -> Any:
     if stretch.batch_size is not None:
         recipe = recipe.model_copy(update={"batch_size": stretch.batch_size})
     return Trial(
-        architecture,
+        Architecture.from_json(stretch.architecture),
         recipe,
         split,
         num_epochs=settings.num_epochs,

@@ -3,6 +3,7 @@
 from sweep.studies.seeds import derive_seed, draw_share
 from sweep.studies.study import (
     MAX_TRIALS,
+    TRAIN,
     Data,
     Recipe,
     Rerun,
@@ -16,6 +17,7 @@ from sweep.studies.study import (
 
 __all__ = [
     "MAX_TRIALS",
+    "TRAIN",
     "Data",
     "Recipe",
     "Rerun",

@@ -20,6 +20,8 @@ from sweep.spaces import Ranges, get_space
 
 MAX_TRIALS = 1_000_000  # of one sweep: drawing them takes some minutes and 1.2 GB
 
+TRAIN = "train"  # the objective of a study that trains its networks
+
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -188,7 +190,7 @@ class Study(_Settings):
     max_failures: Annotated[int, Field(ge=0)] = 2
     max_machine_failures: Annotated[int, Field(ge=0)] = 8
     out_of_memory: Literal["fail", "smaller_batch"] = "fail"
-    objective: Annotated[str, Field(pattern=r"^(train|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")] = "train"
+    objective: Annotated[str, Field(pattern=r"^(train|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")] = TRAIN
     scale: Annotated[tuple[Scale, ...], Field(min_length=1, strict=False)]
     data: Data = Data()
     recipe: Recipe = Recipe()
