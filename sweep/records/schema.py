@@ -29,6 +29,16 @@ COMPLETED, STOPPED, DIVERGED, FAILED, CANCELLED = "completed", "stopped", "diver
 UNFINISHED = (PENDING, RUNNING, PAUSED)
 ENDED = (COMPLETED, STOPPED, DIVERGED, FAILED, CANCELLED)
 
+# Keys of the meta that say how this run directory stands, not what the sweep is: no reader of its results needs
+# them, and a recovered journal makes its own.
+ARRIVALS_DELIVERED, CLOSINGS_DELIVERED = "arrivals_delivered", "closings_delivered"
+ORIGIN_DELIVERED = "origin_delivered"
+DELIVERED = (ARRIVALS_DELIVERED, CLOSINGS_DELIVERED, ORIGIN_DELIVERED)
+PRIVATE_META = ("stop_requested", "tracking_close", "tracking_error", *DELIVERED)
+
+Place = tuple[int, str]
+"""A rung in epochs, and a trial's id."""
+
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE trials (

@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faults.harness import STUDY, TRAINING, Sweep
+from faults.harness import STUDY, THOROUGH, TRAINING, Sweep
+
+# In CI each fault has its turn in test_mixed.py; here each is alone, and as often as `make faults` says.
+collect_ignore = (
+    [] if THOROUGH else [f"test_{name}.py" for name in ("processes", "storage", "mlflow", "trials", "identity")]
+)
 
 
 @pytest.fixture(scope="session")

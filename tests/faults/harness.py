@@ -132,6 +132,16 @@ class Sweep:
             self.process.communicate()
         return victim
 
+    @staticmethod
+    def alive(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+        """Those that run; one that waits for its parent to hear of its end does not."""
+        found = []
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                if process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
+
     def kill_all(self) -> None:
         if self.process is None:
             return

@@ -7,7 +7,6 @@ import math
 import os
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 
@@ -49,10 +48,7 @@ def hungry(architecture: Any, *, seed: int, epoch: int) -> float:
     return steady(architecture, seed=seed, epoch=epoch)
 
 
-def once(architecture: Any, *, seed: int, epoch: int) -> float:
-    """The first worker that comes to epoch 3 of any network dies; FAULT_MARK names the file that remembers it."""
-    mark = Path(os.environ["FAULT_MARK"])
-    if epoch == 3 and not mark.exists():
-        mark.touch()
-        os._exit(1)
-    return steady(architecture, seed=seed, epoch=epoch)
+def troubled(architecture: Any, *, seed: int, epoch: int) -> float | None:
+    """By turns: one that fails, one that diverges, one that is hungry, and some that are well."""
+    turn = (raising, not_a_number, hungry, steady)[int(architecture.id, 16) // 60 % 4]
+    return turn(architecture, seed=seed, epoch=epoch)

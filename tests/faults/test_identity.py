@@ -11,6 +11,7 @@ from faults.harness import STUDY, THOROUGH, Sweep, rounds
 pytestmark = pytest.mark.slow
 
 SYNCHRONOUS = [*STUDY, "stopping.method=synchronous"]
+CLOCK = Path(__file__).parent / "clock"
 
 
 @pytest.mark.parametrize("seed", rounds())
@@ -36,7 +37,7 @@ def test_the_clock_set_back_an_hour(when, seed, tmp_path, undisturbed, injected)
     clock = tmp_path / "clock"
     clock.write_text("0")
     sweep = Sweep(tmp_path / "run", SYNCHRONOUS, env={"FAULT_CLOCK": str(clock)})
-    sweep.env["PYTHONPATH"] += f"{os.pathsep}{Path(__file__).parent / 'clock'}"
+    sweep.env["PYTHONPATH"] += f"{os.pathsep}{CLOCK}"
     sweep.start()
     sweep.at(chance, last=6)
     if when == "between two sessions":
@@ -52,39 +53,30 @@ def test_the_clock_set_back_an_hour(when, seed, tmp_path, undisturbed, injected)
 
 @pytest.mark.parametrize("name", ["naïve – 試験 🧪", 'it\'s "quoted" $HOME `id`', "n" * 200])
 def test_awkward_names(name, tmp_path, injected):
-    study = tmp_path / "awkward.toml"
-    quickstart = Path(__file__).parents[2] / "sweep/studies/quickstart.toml"
-    text = quickstart.read_text().replace('name = "quickstart"', f"name = {_toml(name)}")
-    study.write_text(text, encoding="utf-8")
     folder = tmp_path / f"run of {name[:60]}"
     sweep = Sweep(folder, [*STUDY, "trials_per_space=2"])
-    sweep.study = str(study)
+    sweep.study = awkward_study(tmp_path, name)
     sweep.finish()
     sweep.check()
     injected(20, "awkward names")
 
 
-def _toml(text: str) -> str:
+def awkward_study(folder: Path, name: str) -> str:
+    """The quickstart under another name; answers the path of its file."""
+    path = folder / "awkward.toml"
+    quickstart = Path(__file__).parents[2] / "sweep/studies/quickstart.toml"
+    text = quickstart.read_text().replace('name = "quickstart"', f"name = {toml_string(name)}")
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def toml_string(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-@pytest.mark.parametrize("name", ["../escape", "a/b", "n" * 300, "", ".hidden", "tab\tname", "50%"])
-def test_names_that_cannot_be_are_refused(name, tmp_path, sweep_cli, injected):
-    done = sweep_cli("launch", "quickstart", "--run-dir", tmp_path / "run", "--set", f"name={_toml(name)}")
-    assert done.returncode == 2
-    assert "name = " in done.stderr
-    assert not (tmp_path / "run").exists()
-    injected(20, "names that are refused")
-
-
-def test_few_open_files_are_raised_or_refused(tmp_path, sweep_cli, undisturbed, injected):
+def test_few_open_files_are_raised(tmp_path, undisturbed, injected):
     soft = Sweep(tmp_path / "soft", SYNCHRONOUS).start(prefix=["sh", "-c", 'ulimit -Sn 256 && exec "$@"', "sh"])
     code, _ = soft.end()
     assert code == 0, soft.stderr
     soft.check(against=undisturbed)
-    hard = Sweep(tmp_path / "hard", SYNCHRONOUS).start(prefix=["sh", "-c", 'ulimit -n 256 && exec "$@"', "sh"])
-    code, _ = hard.end()
-    assert code == 2
-    assert "this process may open 256, and Ray needs 1024; raise the limit" in hard.stderr
-    assert not hard.run_dir.exists()
-    injected(21, "256 file descriptors", times=2)
+    injected(21, "256 file descriptors")

@@ -27,15 +27,14 @@ class Server:
 
     def __init__(self, folder: Path, database: str):
         self.folder, self.database, self.port = folder, database, free_port()
+        self.artifacts = folder / "artifacts"
         self.uri = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         if self.database.startswith("sqlite"):
             Path(self.database.removeprefix("sqlite:///")).touch()
-        self._process = serve(
-            self.database, self.folder / "artifacts", port=self.port, log_path=self.folder / "server.log"
-        )
+        self._process = serve(self.database, self.artifacts, port=self.port, log_path=self.folder / "server.log")
 
     def kill(self) -> None:
         if self._process is None:
@@ -106,13 +105,13 @@ def test_postgres_restarted_at_once_under_load(seed, tmp_path, undisturbed, inje
         sweep = tracked(tmp_path, mlflow).start()
         for _ in range(3):
             sweep.at(chance, last=4)
-            _crash(uri)
+            crash(uri)
             injected(7, "PostgreSQL restarted (immediate)")
         sweep.finish()
         sweep.check(against=undisturbed)
 
 
-def _crash(uri: str) -> None:
+def crash(uri: str) -> None:
     """SIGKILL a back end: the postmaster ends all others at once and recovers, as after an immediate restart."""
     with (
         contextlib.suppress(psycopg2.OperationalError),

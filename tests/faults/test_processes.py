@@ -57,7 +57,7 @@ def test_a_worker_that_stops_is_replaced(seed, tmp_path, undisturbed, injected):
     sweep.until(lambda: any("stalled" in message for message in sweep.events("retried")))
     injected(4, "SIGSTOP of a worker", recovery_s=time.monotonic() - stopped_s)
     sweep.finish()
-    assert not victim.is_running()
+    assert not sweep.alive([victim])
     sweep.check(against=undisturbed)
 
 
@@ -88,7 +88,7 @@ def test_asked_to_end_it_drains_and_at_the_second_time_leaves(seed, tmp_path, un
     took_s = time.monotonic() - asked_s
     assert code == 130, sweep.stderr
     assert took_s < 10  # five on a machine that has nothing else to do
-    assert not [process for process in family if process.is_running()]
+    assert not sweep.alive(family)
     injected(17, "SIGINT twice", recovery_s=took_s)
     sweep.finish()
     sweep.check(against=undisturbed)

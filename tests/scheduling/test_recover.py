@@ -51,7 +51,7 @@ def each_moment_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
         latest = max(now_ms(), latest + 1)
         return latest
 
-    monkeypatch.setattr("sweep.records.journal.now_ms", later)
+    monkeypatch.setattr("sweep.records.journal_file.now_ms", later)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,163 @@
+"""The form for CI: each fault of the list at least once, several in one sweep, for a start of Ray costs seconds.
+
+`make faults` runs the other modules too, each fault by itself and again and again (tests/faults/conftest.py).
+"""
+
+import os
+import random
+import signal
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from faults.harness import STUDY, TRAINING, Sweep
+from faults.test_identity import CLOCK, awkward_study
+from faults.test_mlflow import crash, server
+from faults.test_storage import check_cut_state_files, damage, fill, flip_last_bytes, small_disk
+from faults.test_trials import check_hungry, check_raising, limited_memory
+from postgres import postgres
+
+pytestmark = pytest.mark.slow
+
+SYNCHRONOUS = [*STUDY, "stopping.method=synchronous"]
+
+
+def test_processes_disks_and_the_clock(tmp_path, undisturbed, injected):
+    """1, 2, 3, 4, 8, 10, 15, 17: one sweep through all of it, and its table is that of an undisturbed one."""
+    chance = random.Random("mixed")
+    profile = tmp_path / "impatient.toml"
+    profile.write_text('name = "impatient"\nstall_after_s = 10\n')
+    clock = tmp_path / "clock"
+    clock.write_text("0")
+    with tempfile.TemporaryDirectory(prefix="s-", dir="/tmp") as place, small_disk(Path(place), 200) as small:
+        sweep = Sweep(small / "run", SYNCHRONOUS, env={"FAULT_CLOCK": str(clock), "RAY_TMPDIR": place})
+        sweep.env["PYTHONPATH"] += f"{os.pathsep}{CLOCK}"
+        sweep.start("--on", str(profile))
+
+        sweep.at(chance, last=2)
+        sweep.hurt("worker", chance=chance)
+        injected(2, "SIGKILL of worker")
+        sweep.at(chance, last=2)
+        ballast = fill(small)
+        sweep.until(lambda: "waiting" in sweep.stderr)
+        ballast.unlink()
+        injected(8, "run directory and temporary directory full")
+        sweep.at(chance, last=2)
+        clock.write_text("-3600")
+        injected(15, "clock set back an hour while it runs")
+        sweep.at(chance, last=2)
+        sweep.hurt("worker", signal.SIGSTOP, chance=chance)
+        sweep.until(lambda: any("stalled" in message for message in sweep.events("retried")))
+        injected(4, "SIGSTOP of a worker")
+        sweep.hurt("driver", chance=chance)
+        injected(1, "SIGKILL of the driver")
+
+        check_cut_state_files(sweep, tmp_path, injected)
+        sweep.start()
+        sweep.at(chance, last=2)
+        sweep.hurt(chance.choice(["raylet", "gcs_server"]), chance=chance)
+        injected(3, "SIGKILL of raylet or GCS")
+        sweep.at(chance, last=2)
+        sweep.hurt("driver", chance.choice([signal.SIGINT, signal.SIGTERM]), chance=chance)
+        code, _ = sweep.end()
+        injected(17, "SIGINT or SIGTERM once")
+        assert code == 3, sweep.stderr
+        assert not sweep.runs_open()
+
+        sweep.start()
+        sweep.at(chance, last=2)
+        family = sweep.family()
+        sweep.hurt("driver", signal.SIGINT, chance=chance)
+        time.sleep(0.3)
+        sweep.hurt("driver", signal.SIGINT, chance=chance)
+        code, _ = sweep.end(15)
+        injected(17, "SIGINT twice")
+        assert code == 130, sweep.stderr
+        assert not sweep.alive(family)
+        sweep.finish()
+        sweep.check(against=undisturbed)
+        assert not sweep.query("SELECT 1 FROM trials WHERE ended_at_ms < started_at_ms OR user_failures > 0")
+
+
+def test_mlflow_away_in_every_way(tmp_path, sweep_cli, undisturbed, injected):
+    """6, 7, 22: PostgreSQL crashes, the driver dies in an upload, the server is killed, comes back, and is gone."""
+    chance = random.Random("away")
+    with postgres(tmp_path) as uri, server(tmp_path, uri.replace("postgresql:", "postgresql+psycopg2:")) as mlflow:
+        sweep = Sweep(tmp_path / "run", [*SYNCHRONOUS, f"tracking.uri={mlflow.uri}"]).start()
+        sweep.at(chance, last=2)
+        crash(uri)
+        injected(7, "PostgreSQL restarted (immediate)")
+        known = len(list(mlflow.artifacts.rglob("*")))
+        sweep.until(lambda: len(list(mlflow.artifacts.rglob("*"))) > known)
+        sweep.hurt("driver", chance=chance)
+        injected(22, "SIGKILL during an artifact upload")
+        sweep.start()
+        sweep.at(chance, last=2)
+        mlflow.kill()
+        time.sleep(3)
+        mlflow.start()
+        injected(6, "MLflow server killed for a while")
+        sweep.at(chance, last=3)
+        mlflow.kill()
+        code, summary = sweep.end()
+        assert code == 1
+        assert summary["finished"]
+        assert "sweep sync" in sweep.stderr
+        mlflow.start()
+        done = sweep_cli("sync", sweep.run_dir)
+        assert done.returncode == 0, done.stderr
+        injected(6, "MLflow server killed for good, then `sweep sync`")
+        sweep.check(against=undisturbed)
+
+
+def test_states_and_images_damaged(tmp_path, undisturbed_training, injected):
+    """9, 11: real training, of which the newest states and the images are damaged while nobody looks."""
+    chance = random.Random("damaged")
+    settings, cache = [*TRAINING, "stopping.method=synchronous"], tmp_path / "cache"
+    sweep = Sweep(tmp_path / "run", settings, env={"XDG_CACHE_HOME": str(cache)}).start()
+    sweep.at(chance, last=3)
+    flip_last_bytes(next(cache.rglob("train-images-*.npy")))
+    injected(11, "data file damaged between launch and trial")
+    sweep.at(chance, last=2)
+    sweep.hurt("driver", chance=chance)
+    going_on = {row["trial_id"] for row in sweep.query("SELECT * FROM trials WHERE outcome IN ('running', 'paused')")}
+    for folder in (sweep.run_dir / "checkpoints").iterdir():
+        if folder.name in going_on and (states := sorted(folder.glob("epoch-*.pt"))):
+            damage(states[-1], chance)
+            injected(9, "newest checkpoint damaged")
+    sweep.finish()
+    assert sweep.events("checkpoint_refused")
+    sweep.check(against=undisturbed_training)
+
+
+def test_trials_that_go_wrong_by_themselves(tmp_path, injected):
+    """12, 13, 14 in one sweep: no numbers, errors, and more memory than there is."""
+    with limited_memory(3000) as prefix:
+        sweep = Sweep(tmp_path / "run", [*STUDY, "objective=objectives:troubled", "stopping.method=none", "seed=3"])
+        code, summary = sweep.start(prefix=prefix).end()
+    assert code == 1
+    assert summary["finished"]
+    assert summary["trials"]["diverged"] > 0
+    injected(12, "NaN, infinity or None as a result", times=summary["trials"]["diverged"])
+    injected(13, "a trial that always raises", times=check_raising(sweep, max_failures=2))
+    injected(14, "out of memory in a small cgroup", times=check_hungry(sweep, allowed=False))
+    sweep.check()
+
+
+def test_launched_twice_under_an_awkward_name_with_few_files(tmp_path, undisturbed, injected):
+    """16, 20, 21."""
+    first, second = (Sweep(tmp_path / 'it\'s a "run" – 試験', SYNCHRONOUS) for _ in range(2))
+    second._stderr = tmp_path / "second.stderr"
+    for sweep in (first, second):
+        sweep.study = awkward_study(tmp_path, "naïve – 試験 🧪 'quoted' $HOME `id`")
+        sweep.start(prefix=["sh", "-c", 'ulimit -Sn 256 && exec "$@"', "sh"])
+    ended = [sweep.end() for sweep in (first, second)]
+    assert sorted(code for code, _ in ended) == [0, 2], (first.stderr, second.stderr)
+    winner, loser = (first, second) if ended[0][0] == 0 else (second, first)
+    assert "in use by process" in loser.stderr
+    winner.check()
+    injected(16, "launched twice in the same second")
+    injected(20, "awkward names")
+    injected(21, "256 file descriptors")
+    assert winner.query("SELECT count(*) AS n FROM epochs") == undisturbed.query("SELECT count(*) AS n FROM epochs")
