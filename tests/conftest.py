@@ -43,6 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         path = item.path.relative_to(ROOT / "tests")
         name = path.parts[0] if path.parts[0] in _ONE_PROCESS else str(path)
+        name = item.name if path.name == "test_mixed.py" else name  # minutes each
         item.add_marker(pytest.mark.xdist_group(name))
 
 

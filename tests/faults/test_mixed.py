@@ -31,7 +31,8 @@ def test_processes_disks_and_the_clock(tmp_path, undisturbed, injected):
     clock = tmp_path / "clock"
     clock.write_text("0")
     with tempfile.TemporaryDirectory(prefix="s-", dir="/tmp") as place, small_disk(Path(place), 200) as small:
-        sweep = Sweep(small / "run", SYNCHRONOUS, env={"FAULT_CLOCK": str(clock), "RAY_TMPDIR": place})
+        env = {"FAULT_CLOCK": str(clock), "FAULT_EPOCH_S": "0.7", "RAY_TMPDIR": place}
+        sweep = Sweep(small / "run", SYNCHRONOUS, env=env)
         sweep.env["PYTHONPATH"] += f"{os.pathsep}{CLOCK}"
         sweep.start("--on", str(profile))
 
@@ -84,15 +85,15 @@ def test_mlflow_away_in_every_way(tmp_path, sweep_cli, undisturbed, injected):
     """6, 7, 22: PostgreSQL crashes, the driver dies in an upload, the server is killed, comes back, and is gone."""
     chance = random.Random("away")
     with postgres(tmp_path) as uri, server(tmp_path, uri.replace("postgresql:", "postgresql+psycopg2:")) as mlflow:
-        sweep = Sweep(tmp_path / "run", [*SYNCHRONOUS, f"tracking.uri={mlflow.uri}"]).start()
-        sweep.at(chance, last=2)
-        crash(uri)
-        injected(7, "PostgreSQL restarted (immediate)")
-        known = len(list(mlflow.artifacts.rglob("*")))
-        sweep.until(lambda: len(list(mlflow.artifacts.rglob("*"))) > known)
+        settings = [*SYNCHRONOUS, f"tracking.uri={mlflow.uri}"]
+        sweep = Sweep(tmp_path / "run", settings, env={"FAULT_EPOCH_S": "1"}).start()
+        sweep.until(lambda: list(mlflow.artifacts.rglob("*.yaml*")))
         sweep.hurt("driver", chance=chance)
         injected(22, "SIGKILL during an artifact upload")
         sweep.start()
+        sweep.at(chance, last=2)
+        crash(uri)
+        injected(7, "PostgreSQL restarted (immediate)")
         sweep.at(chance, last=2)
         mlflow.kill()
         time.sleep(3)
@@ -134,7 +135,7 @@ def test_states_and_images_damaged(tmp_path, undisturbed_training, injected):
 def test_trials_that_go_wrong_by_themselves(tmp_path, injected):
     """12, 13, 14 in one sweep: no numbers, errors, and more memory than there is."""
     with limited_memory(3000) as prefix:
-        sweep = Sweep(tmp_path / "run", [*STUDY, "objective=objectives:troubled", "stopping.method=none", "seed=3"])
+        sweep = Sweep(tmp_path / "run", [*STUDY, "objective=objectives:troubled", "stopping.method=none", "seed=43"])
         code, summary = sweep.start(prefix=prefix).end()
     assert code == 1
     assert summary["finished"]

@@ -492,7 +492,6 @@ def test_a_trial_that_left_stays_away_though_only_the_log_of_it_came_through(tmp
     assert_nothing_twice(sql, lost)
 
 
-@pytest.mark.xfail(reason="asha.replay does not let a trial leave that arrived without an error", strict=True)
 def test_an_exempt_trial_that_diverged_is_not_awaited_though_its_last_epoch_was_lost(tmp_path, uri, sql):
     """It is awaited at each rung, and others went on without it."""
     lost = Lost(tmp_path / "run", uri).begin(spaces=("regnet_x",), num=8, method="synchronous")
