@@ -227,6 +227,6 @@ def _entries(field: str, values: Any) -> tuple[Any, ...]:
     entries = tuple(values)
     if not entries:
         raise refusal(field, entries, "is empty", "give at least one value")
-    if len(set(entries)) < len(entries):
+    if any(entry in entries[:number] for number, entry in enumerate(entries)):
         raise refusal(field, entries, "names a value twice", "name each once")
     return entries
