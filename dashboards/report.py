@@ -26,6 +26,7 @@ from plotly.offline import get_plotlyjs
 
 from dashboards import figures, words
 from sweep.records import Tables
+from sweep.records.journal import ENDED, UNFINISHED
 from sweep.spaces import SPACES
 from sweep.spaces.colours import SPACE_COLOURS
 from sweep.statistics import (
@@ -131,7 +132,7 @@ def _embed(figure: go.Figure, div_id: str) -> Markup:
 
 def _outcomes(summaries: Sequence[CohortSummary]) -> dict[str, int]:
     """All trials by outcome; every outcome is a key."""
-    outcomes = dict.fromkeys(("completed", "stopped", "diverged", "failed", "running", "pending"), 0)
+    outcomes = dict.fromkeys((*ENDED, *reversed(UNFINISHED)), 0)
     for summary in summaries:
         for outcome, num in summary.outcomes.items():
             outcomes[outcome] += num

@@ -20,8 +20,9 @@ from sweep.studies import Study, study_from_dict
 def errors_at(tables: Tables, *, scale: str, space: str, epoch: int, chance_error_pct: float) -> Floats:
     """Validation errors in percent after `epoch` epochs, one a network, in the order of the trials table.
 
-    Holds the trials that reached `epoch`, whether they have ended or not, and those that diverged before it at
-    `chance_error_pct`; failed ones never. Above the shared rung these are survivors: see `shared_rung`.
+    Holds the trials that reached `epoch`, whether they have ended or not (or were cancelled later), and those that
+    diverged before it at `chance_error_pct`; failed ones never. Above the shared rung these are survivors: see
+    `shared_rung`.
     """
     errors = errors_by_trial(tables, scale=scale, space=space, epoch=epoch, chance_error_pct=chance_error_pct)
     return np.array(list(errors.values()), dtype=np.float64)
@@ -55,7 +56,7 @@ def shared_rung(tables: Tables, scale: str) -> int:
     trials = cohort(tables.trials, scale=scale)
     outcome = pc.field("outcome")
     trained = trials.filter(outcome.isin(["completed", "stopped"]))["epochs_trained"].to_pylist()
-    unfinished = trials.filter(outcome.isin(["pending", "running"])).num_rows
+    unfinished = trials.filter(outcome.isin(["pending", "running", "paused"])).num_rows
     return min(trained + ([_first_rung(study_of(tables))] if unfinished or not trained else []))
 
 
