@@ -58,7 +58,9 @@ def test_the_files_are_there(finished):
     assert "AnyNet D" in report
     assert (finished.run_dir / "summary.png").stat().st_size > 10_000
     assert (finished.run_dir / "mlartifacts").is_dir()
-    assert not any((finished.run_dir / "checkpoints").iterdir())
+    kept = [list(folder.iterdir()) for folder in (finished.run_dir / "checkpoints").iterdir()]
+    assert 1 <= len(kept) <= 3  # the best ones' last states, one each
+    assert all(len(states) == 1 for states in kept)
     assert finished.run_dir.stat().st_mode & 0o777 == 0o700
 
 
