@@ -41,12 +41,3 @@ def keep_last(store: Store) -> int | None:
         if blob != last:
             store.remove(blob.name)
     return store.size(last.name) if last else None
-
-
-def size_bytes(params: int) -> int:
-    """About what a state of a network with so many parameters takes on disk.
-
-    Weights and momentum of four bytes each, a little for batch norm's statistics, and what the format of the file
-    takes for each tensor (about 330 bytes, of some hundred tensors).
-    """
-    return round(8.05 * params) + 100_000

@@ -19,16 +19,17 @@ collect_ignore = (
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     """The synchronous sweep of the deterministic objective, that nothing happened to."""
-    sweep = Sweep(tmp_path_factory.mktemp("undisturbed") / "run", [*STUDY, "stopping.method=synchronous"])
-    sweep.finish()
-    sweep.check()
-    return sweep
+    return _finished(tmp_path_factory, STUDY)
 
 
 @pytest.fixture(scope="session")
 def undisturbed_training(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     """The synchronous sweep of real training, that nothing happened to."""
-    sweep = Sweep(tmp_path_factory.mktemp("undisturbed") / "training", [*TRAINING, "stopping.method=synchronous"])
+    return _finished(tmp_path_factory, TRAINING)
+
+
+def _finished(tmp_path_factory: pytest.TempPathFactory, settings: list[str]) -> Sweep:
+    sweep = Sweep(tmp_path_factory.mktemp("undisturbed") / "run", [*settings, "stopping.method=synchronous"])
     sweep.finish()
     sweep.check()
     return sweep

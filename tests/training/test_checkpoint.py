@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from sweep.spaces import ZOO
 from sweep.studies import Recipe
 from sweep.training import checkpoint, states
 from sweep.training.checkpoint import Resumed
@@ -431,26 +430,3 @@ def test_an_epoch_begun_with_larger_batches_gives_way_to_the_state_before(networ
     resumed = checkpoint.load(store, smaller, last_epoch=1, known={1: digest})
     assert (resumed.epoch, resumed.step) == (1, 0)
     assert "batches of 64 on cpu and cannot go on with batches of 32" in resumed.refused[0]
-
-
-@pytest.mark.parametrize("name", ["regnetx_200mf", "regnetx32"])
-def test_the_size_on_disk_is_foretold(noise, tmp_path, name):
-    check_size(ZOO[name], noise, tmp_path)
-
-
-def test_the_size_of_a_small_network_is_foretold(network, noise, tmp_path):
-    wider = network.__class__(
-        stages=tuple(stage.__class__(stage.depth + 1, 4 * stage.width, 8) for stage in network.stages), stem_width=8
-    )
-    assert 100_000 < check_size(wider, noise, tmp_path) < 200_000
-
-
-def check_size(architecture, noise, folder):
-    """Answers the number of parameters."""
-    trial = Trial(architecture, Recipe(batch_size=2), noise, num_epochs=1, seed=0)
-    next(trial.run(pause_s=0))
-    checkpoint.save_partial(FolderStore(folder), trial, 1, None)
-    (path,) = folder.iterdir()
-    params = sum(weight.numel() for weight in trial.network.parameters())
-    assert states.size_bytes(params) == pytest.approx(path.stat().st_size, rel=0.25)
-    return params
