@@ -16,7 +16,7 @@ from sweep.scheduling.asha import Judgement, Place, Promotion, Rule, Synchronous
 
 @dataclass(frozen=True)
 class Script:
-    """A trial's errors at the rungs (NaN: it diverges there), and the rung, by number, before which it leaves."""
+    """A trial's errors at the rungs (none: it diverges there), and the rung, by number, before which it leaves."""
 
     errors: tuple[float | None, ...]
     audited: bool = False
@@ -24,7 +24,7 @@ class Script:
 
     def is_fatal(self, number: int) -> bool:
         error = self.errors[number]
-        return error is not None and math.isnan(error)
+        return error is None or math.isnan(error)
 
 
 RUNGS = (1, 4, 16)

@@ -198,7 +198,7 @@ def test_the_end_of_a_sweep_is_not_before_its_last_epoch_though_the_clock_was_se
 ):
     train(journal, T0, [40.0], "completed")
     recorded_at_ms = journal.epochs()[0]["recorded_at_ms"]
-    for place in ("sweep.records.journal.now_ms", "sweep.tracking.outbox.now_ms"):
+    for place in ("sweep.records.journal_file.now_ms", "sweep.tracking.outbox.now_ms"):
         monkeypatch.setattr(place, lambda: now_ms() - 3_600_000)
     train(journal, T1, [50.0, 45.0], "running")
     start(run_dir).close(status="interrupted")

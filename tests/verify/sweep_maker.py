@@ -36,7 +36,7 @@ def made_up_clock(seed: int = 0) -> Iterator[None]:
         now += chance.choice((0, 1, 7))
         return now
 
-    with patch("sweep.records.journal.now_ms", tick):
+    with patch("sweep.records.journal_file.now_ms", tick):
         yield
 
 
