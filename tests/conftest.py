@@ -38,6 +38,7 @@ os.environ |= {
 }
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """For `pytest -n`: what shares a costly fixture of the session runs in one process, else each file does."""
     for item in items:
