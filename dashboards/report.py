@@ -41,6 +41,7 @@ from sweep.statistics import (
     study_of,
     summarise,
 )
+from sweep.studies import TRAIN
 from sweep.studies.study import Scale
 
 NUM_BEST = 5
@@ -88,6 +89,8 @@ def render_report(tables: Tables, verdicts: Sequence[Verdict], *, reruns: Reruns
     summaries = summarise(tables)
     return _template().render(
         study=study,
+        num_trials=tables.trials.num_rows,
+        is_trained=study.objective == TRAIN,
         outcomes=_outcomes(summaries),
         chance_error_pct=chance_error_pct(study),
         answers=words.answers(tables, verdicts),

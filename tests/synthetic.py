@@ -28,6 +28,7 @@ def study(
     spaces: tuple[str, ...] = tuple(MEAN_ERRORS_PCT),
     scales: tuple[str, ...] = ("small",),
     trials_per_space: int = 20,
+    objective: str = "train",
 ) -> dict[str, Any]:
     """A study as tables carry it."""
     return study_from_dict(
@@ -37,6 +38,7 @@ def study(
             "seed": 1,
             "spaces": list(spaces),
             "trials_per_space": trials_per_space,
+            "objective": objective,
             "scale": [
                 {"name": scale, "resolution": 28, "flops_min": 4e5 * 4**i, "flops_max": 8e5 * 4**i}
                 for i, scale in enumerate(scales)

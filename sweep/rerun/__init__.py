@@ -46,7 +46,7 @@ def rerun(
     from sweep.rerun.result import read_results
     from sweep.scheduling.driver import owned
     from sweep.statistics import judge_study
-    from sweep.studies import study_from_dict
+    from sweep.studies import TRAIN, study_from_dict
 
     for name, number in (("--best", best), ("--seeds", seeds), ("--workers", workers)):
         if number < 1:
@@ -55,6 +55,11 @@ def rerun(
     with Journal.open(folder, read_only=True) as journal:
         tables = from_journal(journal)
     study = study_from_dict(tables.metadata["study"])
+    if study.objective != TRAIN:
+        raise ValueError(
+            f"run: the networks of {str(run)!r} were not trained, its study has objective = {study.objective!r}; there "
+            "is nothing to train at full scale, and what was best is in its report"
+        )
     profile = profile if isinstance(profile, Profile) else load_profile(profile)
     with owned(folder):
         result = _chosen_and_trained(tables, study, folder, profile, best, seeds, workers, progress)
@@ -99,7 +104,10 @@ def _chosen_and_trained(
             candidates = confirm(candidates, place, seeds=seeds, progress=progress)
         done = read(folder / FOLDER / candidates[0].architecture_id)
         if done is None:
-            return train_at_full_scale(candidates, place, workers=workers, progress=progress)
+            num_networks = tables.trials.num_rows
+            return train_at_full_scale(
+                candidates, place, num_networks=num_networks, workers=workers, progress=progress
+            )
     done = replace(done, candidate=candidates[0], candidates=tuple(candidates))
     keep(done)
     return done

@@ -56,9 +56,9 @@ def check_workers(workers: int, place: Workplace) -> None:
 
 
 def train_at_full_scale(
-    candidates: list[Candidate], place: Workplace, *, workers: int, progress: Progress
+    candidates: list[Candidate], place: Workplace, *, num_networks: int, workers: int, progress: Progress
 ) -> RerunResult:
-    """Train the first of `candidates`, and test it."""
+    """Train the first of `candidates`, chosen among `num_networks`, and test it."""
     candidate, study = candidates[0], place.study
     folder = place.run_dir / FOLDER / candidate.architecture_id
     folder.mkdir(parents=True, exist_ok=True)
@@ -72,7 +72,7 @@ def train_at_full_scale(
     result = RerunResult(
         candidate=candidate,
         candidates=tuple(candidates),
-        num_networks=study.num_trials,
+        num_networks=num_networks,
         sweep_epochs=study.stopping.max_epochs,
         num_validation=study.data.num_validation,
         confidence=study.judging.confidence,

@@ -26,6 +26,7 @@ from sweep.records.journal import (
     STOPPED,
 )
 from sweep.spaces import SPACE_COLOURS, SPACES, Architecture
+from sweep.studies import TRAIN
 from sweep.tracking.preflight import strip_credentials
 
 INTERRUPTED = "interrupted"
@@ -75,7 +76,7 @@ CURVES = {
     "eval_time_s": "perf/eval_time_s",
 }
 _STUDY_PARAMS = {
-    "": ("seed", "spaces", "trials_per_space", "max_failures"),
+    "": ("seed", "spaces", "trials_per_space", "max_failures", "objective"),
     "data": ("name", "num_train", "num_validation"),
     "recipe": (
         "batch_size", "learning_rate", "momentum", "nesterov", "weight_decay", "warmup_steps", "label_smoothing",
@@ -150,11 +151,12 @@ def shown(value: Any) -> str:
 
 def note(study: Mapping[str, Any], verdicts: str = "") -> str:
     """Markdown for `mlflow.note.content`. The runs page shows its first line raw, so that line carries no mark-up."""
-    margin_pct = study.get("judging", {}).get("margin_pct")
+    margin_pct, objective = study.get("judging", {}).get("margin_pct"), study.get("objective", TRAIN)
     parts = [
         study.get("question") or f"A sweep of the study {study['name']}.",
         verdicts,
         "This run is the sweep; the runs below it are its trials, one network each.",
+        "" if objective == TRAIN else f"No network was trained: the function `{objective}` answered the errors.",
         "\n".join(
             [
                 "- `error_pct`: error on the validation images in percent, one point an epoch. Compare only trials of "

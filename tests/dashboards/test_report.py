@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import tomllib
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -134,6 +135,21 @@ def test_what_went_wrong_is_said(page):
 def test_a_clean_sweep_has_no_cautions():
     text = Page(report()).text
     assert not any(word in text for word in ("not finished", "networks diverged", "trials failed"))
+
+
+def test_a_sweep_that_trained_nothing_says_so(page):
+    text = Page(report(objective="curves:answer_pct")).text
+    assert "80 networks: 20 from each of 4 design spaces, none of them trained: the function curves:answer_pct" in text
+    assert not any(word in text for word in ("5,000 images", "validation images alone", "sweep rerun trains it anew"))
+    assert "80 networks: 20 from each of 4 design spaces, trained on 5,000 images" in page.text
+    assert "validation images alone" in page.text
+
+
+def test_a_sweep_that_was_extended_counts_all_its_networks(tables):
+    extended = replace(tables, metadata=tables.metadata | {"study": synthetic.study(trials_per_space=15)})
+    text = Page(render_report(extended, judged(extended))).text
+    assert "80 networks from 4 design spaces, trained on" in text
+    assert "8 of 80 networks are still to train" in text
 
 
 def test_survivors_are_called_so(page):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from rerun.small_sweep import ERRORS_PCT, make_sweep
 
+import sweep
 from sweep.records import Journal, from_journal
 from sweep.rerun.choose import Candidate, choose
 
@@ -27,6 +28,12 @@ def test_a_network_drawn_twice_is_one_candidate(tables):
 def test_a_sweep_in_which_nothing_was_completed_has_no_best(tables):
     with pytest.raises(ValueError, match="no trial of this sweep has trained to the end"):
         choose(replace(tables, trials=tables.trials.slice(0, 0)), 1)
+
+
+def test_networks_that_were_not_trained_cannot_be_trained_again(tmp_path):
+    run_dir = make_sweep(tmp_path / "rehearsal", objective="curves:answer_pct")
+    with pytest.raises(ValueError, match="run: .*objective = 'curves:answer_pct'; there is nothing to train"):
+        sweep.rerun(run_dir)
 
 
 def test_what_it_is_chosen_by():

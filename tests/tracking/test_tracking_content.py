@@ -78,6 +78,13 @@ def test_note_begins_with_the_question_and_the_verdicts():
     assert len(content.note(STUDY, "x" * 10_000)) == 8000
 
 
+def test_a_sweep_that_trained_nothing_says_so():
+    rehearsal = {**STUDY, "objective": "curves:answer_pct"}
+    assert content.parent_params(rehearsal)["objective"] == "curves:answer_pct"
+    assert "No network was trained: the function `curves:answer_pct` answered the errors." in content.note(rehearsal)
+    assert "No network was trained" not in content.note(STUDY)
+
+
 def test_saved_view_is_what_the_viewer_unpacks():
     tag = content.saved_view("0" * 32, 1)
     assert len(tag) < 20_000
