@@ -14,6 +14,7 @@ each trial once. Three guards keep it so:
   older copy) and is refused: MLflow was told of them, and would be told again under other times.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -197,9 +198,12 @@ class Journal(JournalFile, Queries, Undelivered):
     def add_trials(self, trials: Iterable[TrialRow], **meta: Any) -> None:
         """Trials that were drawn later, with what is to be known of them; all or none."""
         rows = list(map(vars, trials))  # they are written twice where the first try finds no room
+        counts = sorted(Counter(row["space"] for row in rows).items())
+        message = "added " + ", ".join(f"{num} of {space}" for space, num in counts)
 
         def body(moment: int) -> None:
             self._insert("trials", rows)
             self._set_meta(meta)
+            self._insert("events", [{"at_ms": moment, "kind": "extended", "trial_id": None, "message": message}])
 
         self._write(body)

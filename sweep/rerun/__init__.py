@@ -105,9 +105,7 @@ def _chosen_and_trained(
         done = read(folder / FOLDER / candidates[0].architecture_id)
         if done is None:
             num_networks = tables.trials.num_rows
-            return train_at_full_scale(
-                candidates, place, num_networks=num_networks, workers=workers, progress=progress
-            )
+            return train_at_full_scale(candidates, place, num_networks=num_networks, workers=workers, progress=progress)
     done = replace(done, candidate=candidates[0], candidates=tuple(candidates))
     keep(done)
     return done

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from sweep.records import Journal, TrialRow
-from sweep.records.journal import now_ms
 from sweep.records.lease import owner_of
 from sweep.scheduling.forecast import forecast
 from sweep.scheduling.population import Draws, Members, draw_members
@@ -68,7 +67,7 @@ def extend(run_dir: str | Path, *, trials: int, spaces: tuple[str, ...] | None =
             try:
                 journal.add_trials(
                     rows,
-                    extensions=[*extensions, {"spaces": named, "trials": trials, "at_ms": now_ms()}],
+                    extensions=[*extensions, {"spaces": named, "trials": trials}],
                     draws=_with(journal.get("draws", []), draws),
                     forecast=forecast(study, [*known, *rows], keep_best=_keep_best(journal)).to_dict(),
                 )

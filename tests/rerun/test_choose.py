@@ -32,7 +32,7 @@ def test_a_sweep_in_which_nothing_was_completed_has_no_best(tables):
 
 def test_networks_that_were_not_trained_cannot_be_trained_again(tmp_path):
     run_dir = make_sweep(tmp_path / "rehearsal", objective="curves:answer_pct")
-    with pytest.raises(ValueError, match="run: .*objective = 'curves:answer_pct'; there is nothing to train"):
+    with pytest.raises(ValueError, match=r"run: .*objective = 'curves:answer_pct'; there is nothing to train"):
         sweep.rerun(run_dir)
 
 

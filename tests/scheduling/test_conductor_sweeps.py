@@ -142,7 +142,7 @@ def test_a_sweep_can_be_extended_while_it_runs_and_after_its_end(memory_path, me
 def extend(run_dir, study, first: int, num: int, method: str) -> None:
     """As `sweep extend` does, from another process."""
     with Journal.open(run_dir) as journal:
-        extensions = [*journal.get("extensions", []), {"spaces": list(study.spaces), "trials": num, "at_ms": 0}]
+        extensions = [*journal.get("extensions", []), {"spaces": list(study.spaces), "trials": num}]
         cohort = f"{{space}}/small/+{len(extensions)}" if method == "synchronous" else "{space}/small"
         journal.add_trials(draw(study, first, num, cohort=cohort), extensions=extensions)
 

@@ -52,7 +52,7 @@ def extend(journal: Journal, num: int, *, spaces: tuple[str, ...] = ("regnet_x",
         replace(row, launch_order=len(known) + order, cohort=f"{row.cohort}/+1" if is_awaited else row.cohort)
         for order, row in enumerate(row for row in _trials(spaces, first + num) if row.draw >= first)
     ]
-    journal.add_trials(new, extensions=[{"spaces": list(spaces), "trials": num, "at_ms": journal.latest_ms()}])
+    journal.add_trials(new, extensions=[{"spaces": list(spaces), "trials": num}])
 
 
 def _network(draw: int) -> Architecture:

@@ -91,7 +91,7 @@ def extend(journal: Journal, num: int, *, audit: int = 3) -> None:
         trial_row(space, draw, order, audited=audit > 0 and order % audit == 0, scale=known[0]["scale"], part=part)
         for order, (space, draw) in enumerate(draws, start=len(known))
     ]
-    journal.add_trials(rows, extensions=[*extensions, {"spaces": table["spaces"], "trials": num, "at_ms": BEGUN_MS}])
+    journal.add_trials(rows, extensions=[*extensions, {"spaces": table["spaces"], "trials": num}])
 
 
 @dataclass(frozen=True)
