@@ -8,6 +8,7 @@ import json
 import math
 import os
 import sqlite3
+import zlib
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -158,7 +159,8 @@ def read_journal(run_dir: Path) -> JournalRows:
 
 def _marked_commits(run_dir: Path) -> int:
     with suppress(OSError, ValueError):
-        return int((run_dir / MARK_NAME).read_bytes()[:20])
+        digits, check = (run_dir / MARK_NAME).read_bytes()[:30].split()
+        return int(digits) if int(check, 16) == zlib.crc32(digits) else 0  # a damaged mark says nothing
     return 0
 
 

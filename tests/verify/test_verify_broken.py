@@ -4,6 +4,7 @@ Each break stands with the invariants that must speak of it, and with words that
 """
 
 import sqlite3
+import zlib
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -376,10 +377,12 @@ def test_a_flipped_bit_of_an_artifact_is_found(sweep):
 
 def test_an_older_copy_of_the_journal_is_found(sweep):
     run_dir = sweep("asha")
-    (run_dir / ".journal-commits").write_bytes(b"%020d\n" % 10_000)
+    digits = b"%020d" % 10_000
+    (run_dir / ".journal-commits").write_bytes(b"%s %08x\n" % (digits, zlib.crc32(digits)))
     assert "10000 were made in this directory" in verify(run_dir).violations["journal"][0]
-    (run_dir / ".journal-commits").write_bytes(b"no number")
-    assert verify(run_dir).holds
+    for damaged in (b"no number", b"%s 00000000\n" % digits, digits):
+        (run_dir / ".journal-commits").write_bytes(damaged)
+        assert verify(run_dir).holds
 
 
 # ---- against an undisturbed sweep --------------------------------------------------------------------------------
