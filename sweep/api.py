@@ -97,7 +97,7 @@ def _prepared(study: Study, folder: Path, profile: Profile, resume: bool, log: L
     """Everything that can be refused is refused here, before any trial: then the journal, held by this process."""
     from sweep.scheduling import driver
     from sweep.scheduling.population import draw_population
-    from sweep.tracking import preflight
+    from sweep.tracking import artifact_root, preflight
     from sweep.training.objective import load_objective
 
     _refuse_unless_fitting(study, folder, resume)
@@ -109,6 +109,7 @@ def _prepared(study: Study, folder: Path, profile: Profile, resume: bool, log: L
     check_cluster(profile)
     if given := study.tracking.uri or profile.tracking.uri:
         preflight(given)
+        artifact_root(given, folder)
     data = driver.prepare_data(study)
     log(f"data: Fashion-MNIST from {next(iter(data.values())).source}, checksums right")
     existing = (folder / FILE_NAME).exists()

@@ -27,7 +27,7 @@ from sweep.tracking.artifacts import Target, log_artifact, publish, target_of, u
 from sweep.tracking.client import TrackingError, connect, log_batch, runs_below
 from sweep.tracking.content import INTERRUPTED
 from sweep.tracking.origin import deliver_log, deliver_origin, undelivered_log
-from sweep.tracking.preflight import ARTIFACTS_DIR, is_sqlite, sqlite_path, strip_credentials
+from sweep.tracking.preflight import artifact_root, strip_credentials
 from sweep.tracking.repair import end_strays, forget_what_differs
 
 __all__ = ["Delivery", "TrackingError", "connect", "log_artifact"]
@@ -141,8 +141,9 @@ class Delivery:
 
         found = self._client.get_experiment_by_name(self._experiment)
         if found is None:
+            root = artifact_root(self._uri, self._run_dir)
             try:
-                return self._client.create_experiment(self._experiment, artifact_location=self._artifact_root())
+                return self._client.create_experiment(self._experiment, artifact_location=root)
             except MlflowException as error:
                 # Another sweep of the same study was quicker.
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
@@ -154,13 +155,6 @@ class Delivery:
                 f"`mlflow experiments restore --experiment-id {found.experiment_id}`, or name the study otherwise"
             )
         return found.experiment_id
-
-    def _artifact_root(self) -> str | None:
-        """Beside a SQLite file; in the run directory for another database; a server knows its own."""
-        if self._uri.startswith("http"):
-            return None
-        home = sqlite_path(self._uri).parent if is_sqlite(self._uri) else self._run_dir.absolute()
-        return (home / ARTIFACTS_DIR).as_uri()
 
     def _describe_parent(self, run_id: str) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag

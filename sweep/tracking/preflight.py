@@ -17,6 +17,8 @@ from typing import Any
 
 DATABASES = ("postgresql", "mysql")
 ARTIFACTS_DIR = "mlartifacts"
+# MLflow puts /RUN_ID/artifacts behind it, and a column of its tables takes 200 characters; SQLite does not count them.
+_MAX_ARTIFACT_ROOT = 200 - len(f"/{'0' * 32}/artifacts")
 # A password may hold any sign, '/' and '@' too, in a URL that SQLAlchemy reads: up to the last '@' of the word.
 _USER_INFO = re.compile(r"""(?<=://)(?:[^\s/:@]*:[^\s'"]*|[^\s/?#'"]*)@""")
 _SECRET_IN_QUERY = re.compile(
@@ -38,6 +40,23 @@ def default_tracking_uri(run_dir: Path) -> str:
             "choose a run directory without them, or name tracking.uri"
         )
     return uri
+
+
+def artifact_root(tracking_uri: str, run_dir: Path) -> str | None:
+    """Beside a SQLite file; in the run directory for another database; a server knows its own.
+
+    Raises `ValueError` if it is too long for the database.
+    """
+    if tracking_uri.startswith("http"):
+        return None
+    home = sqlite_path(tracking_uri).parent if is_sqlite(tracking_uri) else run_dir.absolute()
+    root = (home / ARTIFACTS_DIR).as_uri()
+    if not is_sqlite(tracking_uri) and len(root) > _MAX_ARTIFACT_ROOT:
+        raise ValueError(
+            f"run: {str(run_dir)!r} makes {root!r} the place of the artifacts, {len(root)} characters, and MLflow's "
+            f"database takes {_MAX_ARTIFACT_ROOT}; choose a shorter path"
+        )
+    return root
 
 
 def is_sqlite(uri: str) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sweep.tracking.preflight import default_tracking_uri, preflight, strip_credentials
+from sweep.tracking.preflight import artifact_root, default_tracking_uri, preflight, strip_credentials
 
 
 @pytest.fixture
@@ -120,6 +120,16 @@ def test_a_damaged_database_is_refused_with_the_remedy(tmp_path: Path, content: 
     (tmp_path / "mlflow.db").write_bytes(content)
     with pytest.raises(ValueError, match=r"mlflow\.db' is damaged .*; move it away, then `sweep sync RUN`"):
         preflight(default_tracking_uri(tmp_path))
+
+
+def test_a_run_directory_whose_artifacts_would_not_fit_a_database_is_refused(tmp_path: Path):
+    longest = Path("/", "x" * (158 - len("file:////mlartifacts")))
+    assert len(artifact_root("postgresql+psycopg2://db/mlflow", longest) or "") == 158
+    too_long = longest.with_name(longest.name + "x")
+    with pytest.raises(ValueError, match="run: .* 159 characters, and MLflow's database takes 158; choose a shorter"):
+        artifact_root("postgresql+psycopg2://db/mlflow", too_long)
+    assert artifact_root(f"sqlite:///{too_long}/mlflow.db", too_long) == f"file://{too_long}/mlartifacts"
+    assert artifact_root("http://mlflow", too_long) is None
 
 
 def test_a_database_that_is_locked_is_no_damaged_one(tmp_path: Path):
