@@ -123,10 +123,10 @@ def test_a_damaged_database_is_refused_with_the_remedy(tmp_path: Path, content: 
 
 
 def test_a_run_directory_whose_artifacts_would_not_fit_a_database_is_refused(tmp_path: Path):
-    longest = Path("/", "x" * (158 - len("file:////mlartifacts")))
-    assert len(artifact_root("postgresql+psycopg2://db/mlflow", longest) or "") == 158
+    longest = Path("/", "x" * (157 - len("file:////mlartifacts")))
+    assert len(artifact_root("postgresql+psycopg2://db/mlflow", longest) or "") == 157
     too_long = longest.with_name(longest.name + "x")
-    with pytest.raises(ValueError, match="run: .* 159 characters, and MLflow's database takes 158; choose a shorter"):
+    with pytest.raises(ValueError, match=r"run: .* 158 characters, and MLflow.s database takes 157; choose a shorter"):
         artifact_root("postgresql+psycopg2://db/mlflow", too_long)
     assert artifact_root(f"sqlite:///{too_long}/mlflow.db", too_long) == f"file://{too_long}/mlartifacts"
     assert artifact_root("http://mlflow", too_long) is None
