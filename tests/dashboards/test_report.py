@@ -10,12 +10,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import synthetic
 
 from dashboards.report import render_report, to_toml, write_report
 from dashboards.words import signed
-from sweep.records.tables import Tables
+from sweep.records.tables import TRIALS, Tables
 from sweep.statistics import Verdict, judge, study_of
 from sweep.studies import load_study, shipped_studies, study_from_dict
 
@@ -129,7 +130,7 @@ def test_every_verdict_is_there_with_effect_interval_n_budget_and_machine(tables
 def test_what_went_wrong_is_said(page):
     assert "The sweep is not finished: 8 of 80 networks are still to train" in page.text
     assert "4 of 80 networks diverged. They count with the error of a guess, 90.0 %" in page.text
-    assert "4 of 80 trials failed for a reason of the machine" in page.text
+    assert "4 of 80 trials failed by an error or a machine" in page.text
 
 
 def test_a_clean_sweep_has_no_cautions():
@@ -143,6 +144,17 @@ def test_a_sweep_that_trained_nothing_says_so(page):
     assert not any(word in text for word in ("5,000 images", "validation images alone", "sweep rerun trains it anew"))
     assert "80 networks: 20 from each of 4 design spaces, trained on 5,000 images" in page.text
     assert "validation images alone" in page.text
+
+
+def test_trials_that_wait_or_were_cancelled_are_told(tables):
+    rows = [
+        row | {"outcome": {"pending": "paused", "failed": "cancelled"}.get(row["outcome"], row["outcome"])}
+        for row in tables.trials.to_pylist()
+    ]
+    text = Page(render_report(replace(tables, trials=pa.Table.from_pylist(rows, TRIALS)), [])).text
+    assert "4 of 80 networks are still to train, 4 more wait at a rung for their place" in text
+    assert "4 of 80 trials were cancelled by hand" in text
+    assert "trials failed" not in text
 
 
 def test_a_sweep_that_was_extended_counts_all_its_networks(tables):
