@@ -23,7 +23,7 @@ quickstart:
 test:
 	@bash .ci/setup.sh dev
 	@echo '==> pytest, in two processes' >&2
-	@.venv/bin/python -m pytest -n 2 --dist loadgroup --durations=15
+	@.venv/bin/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations=15
 
 ROUNDS ?= 5
 MINUTES ?= 60

@@ -19,7 +19,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 MARK = "SWEEP_TEST_SESSION"
-_ONE_PROCESS = ("sweeps", "rerun", "end_to_end")
+_ONE_PROCESS = ("sweeps", "rerun")
 GRACE_S = 15.0
 """Ray's processes end by themselves within about 3 s of their driver, however it ended."""
 

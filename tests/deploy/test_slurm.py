@@ -18,12 +18,10 @@ from needs import needs
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "cluster" / "slurm" / "sweep.sbatch"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel", "sinfo")
-TINY = [
-    'spaces=["anynet_c", "regnet_x"]', "trials_per_space=2", "data.num_validation=256", "stopping.grace_epochs=1",
-    "judging.num_bootstrap=500",
+SETTINGS = [
+    'spaces=["anynet_c", "regnet_x"]', "trials_per_space=3", "data.num_validation=256", "stopping.grace_epochs=1",
+    "judging.num_bootstrap=500", "stopping.max_epochs=6", "data.num_train=2000",
 ]  # fmt: skip
-SHORT = [*TINY, "stopping.max_epochs=2", "data.num_train=512"]
-LONG = [*TINY, "stopping.max_epochs=8", "data.num_train=3000"]
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
 
 
@@ -41,7 +39,6 @@ def submit(
     folder: Path,
     *options: str,
     study: str = "quickstart",
-    settings: list[str] = SHORT,
     **own: str,
 ) -> str:
     """The job's id. Slurm hands the environment to the job; Ray's folder is the script's own matter."""
@@ -49,7 +46,7 @@ def submit(
     if not sweep.exists():
         sweep.write_text(f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{sys.executable}" -m sweep "$@"\n')
         sweep.chmod(0o755)
-    words = [word for setting in settings for word in ("--set", setting)]
+    words = [word for setting in SETTINGS for word in ("--set", setting)]
     command = [
         "sbatch", "--parsable", "--output=job.out", "--cpus-per-task=2", *options,
         SCRIPT, study, folder / "a run", *words,
@@ -106,26 +103,18 @@ def assert_ended(job: str, environment: dict[str, str], folder: Path, state: str
 
 
 @pytest.mark.slow
-def test_a_job_over_two_nodes_ends_with_a_report(open_folder: Path):
+def test_a_job_over_two_nodes_whose_time_is_up_goes_on_in_the_next_and_ends_with_a_report(open_folder: Path, sweep_cli):
     with slurm(open_folder, needs(*PROGRAMS), num_nodes=2) as environment:
         job = submit(environment, open_folder, "--nodes=2")
-        said = assert_ended(job, environment, open_folder, "COMPLETED", 0)
-        assert "2 node(s) with 2 cores each" in said
-        assert (open_folder / "a run" / "report.html").is_file(), said
-
-
-@pytest.mark.slow
-def test_a_job_whose_time_is_up_goes_on_in_the_next(open_folder: Path, sweep_cli):
-    with slurm(open_folder, needs(*PROGRAMS), num_nodes=1) as environment:
-        job = submit(environment, open_folder, "--nodes=1", settings=LONG)
         wait_for_an_epoch(open_folder / "a run", sweep_cli)
         # As Slurm does two minutes before the end.
         subprocess.run(["scancel", "--signal=TERM", "--batch", job], env=environment, check=True, timeout=60)
         said = assert_ended(job, environment, open_folder, "FAILED", 3)
+        assert "2 node(s) with 2 cores each" in said
         assert "go on with" in said
         assert not (open_folder / "a run" / "report.html").exists()
 
-        job = submit(environment, open_folder, "--nodes=1", settings=LONG)
+        job = submit(environment, open_folder, "--nodes=2")
         said = assert_ended(job, environment, open_folder, "COMPLETED", 0)
         assert (open_folder / "a run" / "report.html").is_file(), said
 

@@ -1,5 +1,6 @@
 """What the fault tests share: one undisturbed sweep to compare with, and the record of what was injected."""
 
+import fcntl
 import json
 import os
 import time
@@ -19,19 +20,25 @@ collect_ignore = (
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     """The synchronous sweep of the deterministic objective, that nothing happened to."""
-    return _finished(tmp_path_factory, STUDY)
+    return _finished(tmp_path_factory, "steady", STUDY)
 
 
 @pytest.fixture(scope="session")
 def undisturbed_training(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     """The synchronous sweep of real training, that nothing happened to."""
-    return _finished(tmp_path_factory, TRAINING)
+    return _finished(tmp_path_factory, "training", TRAINING)
 
 
-def _finished(tmp_path_factory: pytest.TempPathFactory, settings: list[str]) -> Sweep:
-    sweep = Sweep(tmp_path_factory.mktemp("undisturbed") / "run", [*settings, "stopping.method=synchronous"])
-    sweep.finish()
-    sweep.check()
+def _finished(tmp_path_factory: pytest.TempPathFactory, name: str, settings: list[str]) -> Sweep:
+    """Made by the first that asks, for all processes of `pytest -n`."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    sweep = Sweep(folder / name / "run", [*settings, "stopping.method=synchronous"])
+    with (folder / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (sweep.run_dir / "report.html").exists():
+            sweep.finish()
+            sweep.check()
     return sweep
 
 

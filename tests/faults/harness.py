@@ -13,8 +13,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -54,7 +54,8 @@ class Sweep:
 
     def __init__(self, run_dir: Path, settings: Iterable[str] = STUDY, *, env: dict[str, str] | None = None):
         self.run_dir, self.settings = run_dir, list(settings)
-        self.env = {"PYTHONPATH": str(_HERE), **(env or {})}
+        self._hold = run_dir.with_name(f"{run_dir.name}.hold")
+        self.env = {"PYTHONPATH": str(_HERE), "FAULT_HOLD": str(self._hold), **(env or {})}
         self.study = "quickstart"
         self.process: subprocess.Popen[str] | None = None
         self._stderr = run_dir.with_name(f"{run_dir.name}.stderr")
@@ -175,6 +176,13 @@ class Sweep:
         self.until(lambda: self.num_epochs() >= known + wanted)
         time.sleep(chance.random() * 0.3)
         return known + wanted
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """No epoch of an objective ends meanwhile, so nothing comes too late. Not for a minute: it would stall."""
+        self._hold.touch()
+        yield
+        self._hold.unlink()
 
     # -- what it holds -----------------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """Objectives for the fault tests: an error that depends on the network and the epoch alone, in a set time.
 
-Workers import them by `objective = "objectives:steady"`; FAULT_EPOCH_S says how long an epoch takes.
+Workers import them by `objective = "objectives:steady"`; FAULT_EPOCH_S says how long an epoch takes, and none ends
+while the file that FAULT_HOLD names is there.
 """
 
 import math
@@ -13,6 +14,8 @@ from typing import Any
 def steady(architecture: Any, *, seed: int, epoch: int) -> float:
     """A learning curve that comes down to the network's own quality, in percent; curves of two networks may cross."""
     time.sleep(float(os.environ.get("FAULT_EPOCH_S", "0.3")))
+    while os.path.exists(os.environ.get("FAULT_HOLD", "")):
+        time.sleep(0.05)
     number = int(architecture.id, 16)
     quality, slowness = 5 + 50 * (number % 9973) / 9973, 1 + 3 * (number // 9973 % 997) / 997
     return quality + 30 * math.exp(-epoch / slowness)

@@ -334,7 +334,7 @@ def test_a_driver_killed_while_the_database_is_made_leaves_one_that_is_made_anew
     """Several times, at moments drawn by lot; MLflow cannot go on with half of its tables."""
     chance, uri = random.Random(1), default_tracking_uri(tmp_path)
     code = "import sys, mlflow; print(flush=True); from sweep.tracking.delivery import connect; connect(sys.argv[1])"
-    for _ in range(4):
+    for _ in range(2):
         with subprocess.Popen([sys.executable, "-c", code, uri], stdout=subprocess.PIPE) as process:
             process.stdout.readline()
             deadline = time.monotonic() + 30
