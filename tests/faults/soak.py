@@ -1,13 +1,16 @@
 """The soak: sweep after sweep under a random mix of faults: `python tests/faults/soak.py MINUTES [SEED]`.
 
 In: minutes, and a seed to repeat a run with. Out: a line a sweep on stderr, the record of each fault in SOAK_RECORD (a
-file that tests/faults/table.py reads), exit code 1 at the first sweep of which anything is lost, doubled or untrue.
+file that tests/faults/table.py reads), exit code 1 at the first sweep of which anything is lost, doubled or untrue; its
+run directory is then kept. Each sweep has a mode of stopping, and an objective or real training, drawn by lot; the
+table of a synchronous one must be that of an undisturbed sweep.
 """
 
 import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -16,24 +19,34 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from faults.harness import STUDY, TRAINING, Sweep
+from faults.test_identity import CLOCK
 from faults.test_mlflow import Server, server
 from faults.test_storage import damage, fill, small_disk
 
 Fault = tuple[int, str]
+STEADY, TRAINED, DIVERGING = "an objective", "real training", "an objective that diverges"
+SETTINGS = {STEADY: STUDY, TRAINED: TRAINING, DIVERGING: [*STUDY, "objective=objectives:not_a_number"]}
 
 
 class Soaked:
     """One sweep, and the faults that can be injected into it at any moment."""
 
-    def __init__(self, folder: Path, chance: random.Random, mlflow: Server, disk: Path, reference: Sweep | None):
-        self.chance, self.mlflow, self.disk, self.reference = chance, mlflow, disk, reference
-        self.training = reference is None and chance.random() < 0.3
-        method = "synchronous" if reference else chance.choice(["asha", "asha_promotion", "synchronous"])
-        settings = [*(TRAINING if self.training else STUDY), f"stopping.method={method}", f"tracking.uri={mlflow.uri}"]
-        self.sweep = Sweep(disk / folder.name, settings, env={"FAULT_EPOCH_S": "0.5"})
+    def __init__(self, folder: Path, chance: random.Random, mlflow: Server, disk: Path, references: dict[str, Sweep]):
+        self.chance, self.mlflow, self.disk = chance, mlflow, disk
+        self.kind = chance.choice([STEADY, STEADY, TRAINED, DIVERGING])
+        self.method = chance.choice(["asha", "asha_promotion", "synchronous", "synchronous"])
+        self.reference = references.get(self.kind) if self.method == "synchronous" else None
+        self.clock = folder.with_suffix(".clock")
+        self.clock.write_text("0")
+        env = {"FAULT_EPOCH_S": "0.5", "FAULT_CLOCK": str(self.clock)}
+        settings = [*SETTINGS[self.kind], f"stopping.method={self.method}", f"tracking.uri={mlflow.uri}"]
+        self.sweep = Sweep(disk / folder.name, settings, env=env)
+        self.sweep.env["PYTHONPATH"] += f"{os.pathsep}{CLOCK}"
         profile = folder.with_suffix(".toml")
         profile.write_text('name = "impatient"\nstall_after_s = 10\n')
         self.options = ("--on", str(profile))
@@ -87,9 +100,31 @@ class Soaked:
         self.start()
         return 17, f"{number.name} once"
 
+    def ask_twice(self) -> Fault:
+        self.sweep.hurt("driver", signal.SIGINT, chance=self.chance)
+        time.sleep(0.3)
+        with contextlib.suppress(psutil.NoSuchProcess):  # it came to its end in that moment
+            self.sweep.hurt("driver", signal.SIGINT, chance=self.chance)
+        code, _ = self.sweep.end(15)
+        assert code in (0, 3, 130), (code, self.sweep.stderr)
+        self.start()
+        return 17, "SIGINT twice"
+
+    def set_clock_back(self) -> Fault:
+        self.clock.write_text(str(int(self.clock.read_text()) - 3600))
+        return 15, "clock set back an hour"
+
+    def launch_again(self) -> Fault:
+        second = Sweep(self.sweep.run_dir, self.sweep.settings, env=self.sweep.env)
+        second._stderr = self.clock.with_suffix(".second")
+        code, _ = second.start(*self.options).end()
+        assert code in (0, 2), second.stderr  # 0: there was nothing left to do, and nobody at work
+        assert code == 0 or "in use by process" in second.stderr, second.stderr
+        return 16, "launched again while it runs"
+
     def faults(self) -> list[Callable[[], Fault]]:
         return [self.kill_driver, self.kill_worker, self.kill_ray, self.stop_worker, self.kill_server, self.fill_disk,
-                self.ask_to_end]  # fmt: skip
+                self.ask_to_end, self.ask_twice, self.set_clock_back, self.launch_again]  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -102,14 +137,23 @@ def soak(minutes: float, seed: int) -> int:
     chance, deadline, record = random.Random(seed), time.monotonic() + 60 * minutes, os.environ.get("SOAK_RECORD")
     total: Counter[Fault] = Counter()
     number = 0
+    sys.stderr.write(f"seed {seed}\n")
     with tempfile.TemporaryDirectory(prefix="soak-") as scratch, services(Path(scratch)) as (mlflow, disk):
+        references = {kind: _undisturbed(Path(scratch) / kind, SETTINGS[kind]) for kind in (STEADY, TRAINED)}
         while time.monotonic() < deadline:
             number += 1
-            soaked = Soaked(Path(scratch) / f"sweep-{number}", chance, mlflow, disk, None)
-            injected = _one(soaked, chance)
+            soaked = Soaked(Path(scratch) / f"sweep-{number}", chance, mlflow, disk, references)
+            try:
+                injected = _one(soaked, chance)
+            except BaseException:
+                shutil.copytree(disk, kept := tempfile.mkdtemp(prefix="soak-broken-"), dirs_exist_ok=True)
+                sys.stderr.write(f"sweep {number} ({soaked.kind}, {soaked.method}) is kept in {kept}\n")
+                soaked.sweep.kill_all()
+                raise
+            shutil.rmtree(soaked.sweep.run_dir)
             total.update(injected)
             said = ", ".join(name for _, name in injected) or "nothing"
-            sys.stderr.write(f"sweep {number}: {said}: all invariants hold\n")
+            sys.stderr.write(f"sweep {number} ({soaked.kind}, {soaked.method}): {said}: all invariants hold\n")
             if record:
                 with open(record, "a") as file:
                     for fault_number, name in injected:
@@ -119,6 +163,12 @@ def soak(minutes: float, seed: int) -> int:
     return number
 
 
+def _undisturbed(folder: Path, settings: list[str]) -> Sweep:
+    sweep = Sweep(folder, [*settings, "stopping.method=synchronous"])
+    sweep.finish()
+    return sweep
+
+
 def _one(soaked: Soaked, chance: random.Random) -> list[Fault]:
     injected: list[Fault] = []
     soaked.start()
@@ -126,11 +176,12 @@ def _one(soaked: Soaked, chance: random.Random) -> list[Fault]:
         with contextlib.suppress(AssertionError):  # it ends before the moment comes
             soaked.sweep.at(chance, last=8)
         if soaked.is_over():
+            assert soaked.sweep.process.returncode == 0, soaked.sweep.stderr
             break
         with contextlib.suppress(IndexError):  # no such process in this moment
             injected.append(chance.choice(soaked.faults())())
     soaked.sweep.finish(300)
-    soaked.sweep.check()
+    soaked.sweep.check(against=soaked.reference)
     return injected
 
 
