@@ -107,8 +107,7 @@ install_packages() {
     fi
     [ "$wanted" = base ] || target=".[$wanted]"
     step "installing the packages into .venv (the first time: minutes, and several GB for torch)"
-    # Python compiles what it imports by itself, which is a fraction of what is installed.
-    quietly .venv/bin/python -m pip install --disable-pip-version-check --no-compile --editable "$target" ||
+    quietly .venv/bin/python -m pip install --disable-pip-version-check --editable "$target" ||
         die "pip could not install the packages; its message stands above." \
             'Check the network and the free space (df -h . /tmp), then run again: what was downloaded is kept.'
     for done_too in base "$wanted"; do cksum <pyproject.toml >".venv/.installed-$done_too"; done

@@ -25,6 +25,8 @@ GRACE_S = 15.0
 
 for _name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID"):
     os.environ.pop(_name, None)
+# Hundreds of processes would each compile the project anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ |= {
     MARK: uuid.uuid4().hex,
     "OMP_NUM_THREADS": "1",

@@ -106,6 +106,8 @@ def preflight(tracking_uri: str, *, timeout_s: float = 6.0) -> None:
     elif scheme == "sqlite":
         _within(timeout_s, tracking_uri, lambda: _check_sqlite(tracking_uri))
     elif scheme in DATABASES:
+        import sqlalchemy  # noqa: F401 - on a slow machine its import alone takes seconds, which are not the database's
+
         _within(timeout_s, tracking_uri, lambda: _check_database(tracking_uri, timeout_s))
     else:
         raise _refusal(
