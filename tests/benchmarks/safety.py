@@ -1,6 +1,6 @@
 """What safety costs: a sweep of short trials with journal and outbox, against the same sweep without them.
 
-Run with `python tests/benchmarks/safety.py [PAIRS]` (8) on a quiet machine; prints one JSON line a sweep, then the
+Run with `python tests/benchmarks/safety.py [PAIRS]` (6) on a quiet machine; prints one JSON line a sweep, then the
 result: the ratio of the walls, with safety to without, as the median of the pairs and a 95 % interval (bootstrap over
 the pairs), and the share of the wall that the journal's writes and the outbox took where they were weighed. The two
 sweeps of a pair train the same networks, one after the other, the first of them by turns. The wall is that of the
@@ -19,7 +19,7 @@ from pathlib import Path
 
 PATCHES = Path(__file__).with_name("safety")
 STUDY = [
-    "trials_per_space=10", "data.num_train=1000", "data.num_validation=500", "judging.num_bootstrap=200",
+    "trials_per_space=40", "data.num_train=1000", "data.num_validation=500", "judging.num_bootstrap=200",
     "stopping.max_epochs=9", "stopping.grace_epochs=1", "stopping.reduction_factor=3", "stopping.method=synchronous",
 ]  # fmt: skip
 """Synchronous: both sweeps of a pair train the same epochs."""
@@ -78,4 +78,4 @@ def main(num_pairs: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 8)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 6)
