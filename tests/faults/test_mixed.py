@@ -88,8 +88,10 @@ def test_mlflow_away_in_every_way(tmp_path, sweep_cli, undisturbed, injected):
     with postgres(tmp_path) as uri, server(tmp_path, uri.replace("postgresql:", "postgresql+psycopg2:")) as mlflow:
         settings = [*SYNCHRONOUS, f"tracking.uri={mlflow.uri}"]
         sweep = Sweep(tmp_path / "run", settings, env={"FAULT_EPOCH_S": "0.8"}).start()
-        sweep.until(lambda: list(mlflow.artifacts.rglob("*.yaml*")))
-        sweep.hurt("driver", chance=chance)
+        sweep.at(chance, last=1)
+        with sweep.held():
+            sweep.until(lambda: list(mlflow.artifacts.rglob("*.yaml*")))
+            sweep.hurt("driver", chance=chance)
         injected(22, "SIGKILL during an artifact upload")
         sweep.start()
         sweep.at(chance, last=1)
