@@ -36,8 +36,8 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # Ray's workers would run at nice 15, and a trial beside any other program crawl.
     "RAY_worker_niceness": "0",
-    # Where memory runs out the kernel ends one process, a worker first. Ray's own monitor, which may end one that is not
-    # to blame, says so by an error that ends Tune as a whole.
+    # Where memory runs out the kernel ends one process, a worker first. Ray's own monitor may end one that is not to
+    # blame, and tells Tune so by an error that ends all of it.
     "RAY_memory_monitor_refresh_ms": "0",
 }
 _NODE_ENVIRONMENT = {
