@@ -115,6 +115,7 @@ def supervise(
         if end == "full" or not has_room(run_dir):
             _wait_for_room(run_dir, switch, log)
             continue
+        message = message.partition("\n")[0]  # Ray can say pages; they are in the engine's log
         deaths = 1 if journal.num_epochs() > known else deaths + 1
         if end == "done" and deaths == 1:  # trials were added in its last moment
             continue
