@@ -117,7 +117,7 @@ def test_mlflow_away_in_every_way(tmp_path, sweep_cli, undisturbed, injected):
 
 
 def test_states_and_images_damaged(tmp_path, undisturbed_training, injected):
-    """9, 11, 17: real training is told to leave; the newest states and the images are damaged while nobody looks."""
+    """1, 9, 11, 17: real training is told to leave, and killed; states and images are damaged while nobody looks."""
     chance = random.Random("damaged")
     settings, cache = [*TRAINING, "stopping.method=synchronous"], tmp_path / "cache"
     sweep = Sweep(tmp_path / "run", settings, env={"XDG_CACHE_HOME": str(cache)}).start()
@@ -135,6 +135,10 @@ def test_states_and_images_damaged(tmp_path, undisturbed_training, injected):
         if folder.name in going_on and (states := sorted(folder.glob("epoch-*.pt"))):
             damage(states[-1], chance)
             injected(9, "newest checkpoint damaged")
+    sweep.start()
+    sweep.at(chance, last=1)
+    sweep.hurt("driver", chance=chance)
+    injected(1, "SIGKILL of the driver")
     sweep.finish()
     assert sweep.events("checkpoint_refused")
     sweep.check(against=undisturbed_training)
