@@ -14,7 +14,7 @@ import pytest
 from faults.harness import STUDY, TRAINING, Sweep
 from faults.test_identity import CLOCK, awkward_study
 from faults.test_mlflow import crash, server
-from faults.test_storage import check_cut_state_files, damage, fill, flip_last_bytes, small_disk
+from faults.test_storage import check_cut_state_files, damage_newest_states, fill, flip_last_bytes, small_disk
 from faults.test_trials import check_hungry, check_raising, limited_memory
 from postgres import postgres
 
@@ -130,11 +130,7 @@ def test_states_and_images_damaged(tmp_path, undisturbed_training, injected):
     injected(17, "SIGTERM once")
     assert code == 3, sweep.stderr
     assert not sweep.runs_open()
-    going_on = {row["trial_id"] for row in sweep.query("SELECT * FROM trials WHERE outcome IN ('running', 'paused')")}
-    for folder in (sweep.run_dir / "checkpoints").iterdir():
-        if folder.name in going_on and (states := sorted(folder.glob("epoch-*.pt"))):
-            damage(states[-1], chance)
-            injected(9, "newest checkpoint damaged")
+    injected(9, "newest checkpoint damaged", times=damage_newest_states(sweep, chance, undisturbed_training).total())
     sweep.start()
     sweep.at(chance, last=1)
     sweep.hurt("driver", chance=chance)

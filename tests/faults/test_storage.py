@@ -7,6 +7,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -97,22 +98,36 @@ def damage(path: Path, chance: random.Random) -> str:
     return "bit-flipped"
 
 
+def damage_newest_states(sweep: Sweep, chance: random.Random, against: Sweep) -> Counter[str]:
+    """Of each trial that has to train on, all from its last known epoch; how often it was done in which way."""
+    last = {
+        row["trial_id"]: row["epoch"]
+        for row in sweep.query(
+            "SELECT trial_id, coalesce(max(epoch), 0) AS epoch FROM trials LEFT JOIN epochs USING (trial_id)"
+            " WHERE outcome IN ('running', 'paused') GROUP BY trial_id"
+        )
+    }
+    damaged: Counter[str] = Counter()
+    for row in against.query("SELECT trial_id FROM trials WHERE outcome = 'completed' ORDER BY trial_id"):
+        states = (sweep.run_dir / "checkpoints" / row["trial_id"]).glob("epoch-*.pt")
+        for state in sorted(states) if row["trial_id"] in last else []:
+            if int(state.name[len("epoch-") :][:4]) >= last[row["trial_id"]]:
+                damaged[damage(state, chance)] += 1
+    assert damaged
+    return damaged
+
+
 @pytest.mark.parametrize("seed", rounds())
 def test_a_damaged_checkpoint_is_refused_and_the_one_before_used(seed, tmp_path, undisturbed_training, injected):
     chance = random.Random(f"{seed} checkpoint")
     sweep = interrupted(tmp_path / "run", [*TRAINING, "stopping.method=synchronous"], chance)
-    running = {row["trial_id"] for row in sweep.query("SELECT * FROM trials WHERE outcome IN ('running', 'paused')")}
-    damaged = 0
-    for folder in sorted((sweep.run_dir / "checkpoints").iterdir()):
-        if folder.name in running and (states := sorted(folder.glob("epoch-*.pt"))):
-            how = damage(states[-1], chance)
-            damaged += 1
-    assert damaged
+    damaged = damage_newest_states(sweep, chance, undisturbed_training)
     sweep.finish()
     refused = sweep.events("checkpoint_refused")
     sweep.check(against=undisturbed_training)
     assert refused
-    injected(9, f"newest checkpoint {how}", times=damaged)
+    for how, times in damaged.items():
+        injected(9, f"newest checkpoint {how}", times=times)
 
 
 @pytest.mark.parametrize("seed", rounds())
