@@ -39,6 +39,9 @@ QUIET = {
     # Where memory runs out the kernel ends one process, a worker first. Ray's own monitor may end one that is not to
     # blame, and tells Tune so by an error that ends all of it.
     "RAY_memory_monitor_refresh_ms": "0",
+    # Ray would start a worker for every core of a host as soon as a driver comes; a sweep's have an environment of
+    # their own and are started beside those, which nobody uses.
+    "RAY_prestart_worker_first_driver": "0",
 }
 _NODE_ENVIRONMENT = {
     # A node that is gone is noticed within a quarter of a minute (Ray's own settings: a minute); a pause of five

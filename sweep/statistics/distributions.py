@@ -6,7 +6,7 @@ most e, as DDS draws it (section 3.1, after NDS), and what that share may be in 
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import betainccinv, betaincinv
 
 from sweep.statistics.bootstrap import Floats
 
@@ -30,6 +30,6 @@ def edf_band(errors: Floats, grid: Floats, *, confidence: float) -> tuple[Floats
 def share_interval(counts: NDArray[np.int_], num: int, *, confidence: float) -> tuple[Floats, Floats]:
     """Exact limits of a share seen as each of `counts` out of `num` (Clopper and Pearson 1934), from 0 to 1."""
     tail = (1 - confidence) / 2
-    low = np.where(counts > 0, stats.beta.ppf(tail, counts, num - counts + 1), 0.0)
-    high = np.where(counts < num, stats.beta.isf(tail, counts + 1, num - counts), 1.0)
+    low = np.where(counts > 0, betaincinv(counts, num - counts + 1, tail), 0.0)
+    high = np.where(counts < num, betainccinv(counts + 1, num - counts, tail), 1.0)
     return low, high

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from sweep.statistics.distributions import share_interval
 
@@ -34,7 +34,7 @@ def over_seeds(errors_pct: Sequence[float], *, confidence: float) -> Estimate:
     mean, num = float(np.mean(errors_pct)), len(errors_pct)
     if num < 2:
         return Estimate(mean, None, None, "seeds", num)
-    half = float(stats.t.ppf((1 + confidence) / 2, num - 1)) * standard_error(errors_pct)
+    half = float(stdtrit(num - 1, (1 + confidence) / 2)) * standard_error(errors_pct)
     return Estimate(mean, max(0.0, mean - half), min(100.0, mean + half), "seeds", num)
 
 

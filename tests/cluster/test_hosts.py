@@ -1,4 +1,7 @@
-"""Clusters of several hosts, each with a network of its own: joined, cut, healed, lost, with and without TLS."""
+"""Clusters of several hosts, each with a network of its own: joined and lost, with and without TLS.
+
+Hosts that come back are met in tests/faults/test_network.py, by a sweep.
+"""
 
 import json
 import shutil
@@ -101,7 +104,7 @@ def _listening_ports(host: Host, program: str) -> set[int]:
 
 
 @pytest.mark.slow
-def test_a_cluster_keeps_a_host_that_was_away_for_a_moment_and_notices_one_that_is_lost(net):
+def test_hosts_join_with_the_token_alone_and_one_that_is_lost_is_noticed(net):
     head, w1, w2, laptop = net["head"], net["w1"], net["w2"], net["laptop"]
     started = json.loads(head.sweep("cluster", "up", "--host", head.address, *SMALL, "--json").stdout)
     assert started["gcs_address"] == f"{head.address}:6379"
@@ -129,14 +132,6 @@ def test_a_cluster_keeps_a_host_that_was_away_for_a_moment_and_notices_one_that_
     assert refused.returncode == 2
     assert "is missing; copy it from the head" in refused.stderr
 
-    # Away for four seconds: the same node goes on.
-    before = head.python(_NODE_ID, w1.address).stdout
-    assert before.split()[1] == "w1"
-    w1.cut()
-    w1.run(["sleep", "4"])
-    w1.heal()
-    assert head.python(_NODE_ID, w1.address).stdout == before
-
     # Gone for good, by its link or by its plug.
     w1.cut()
     w2.kill()
@@ -145,16 +140,6 @@ def test_a_cluster_keeps_a_host_that_was_away_for_a_moment_and_notices_one_that_
     assert shown.count("gone") == 2
     assert as_client.communicate(timeout=60)[0].startswith("refused:")
 
-    # A host that comes back too late does not go on with what others do by now.
-    w1.heal()
-    w1.python(
-        "import time\n"
-        "from cluster import node\n"
-        "deadline = time.monotonic() + 60\n"
-        "while node.nodes_here():\n"
-        "    assert time.monotonic() < deadline\n"
-        "    time.sleep(0.5)\n"
-    )
     head.sweep("cluster", "down")
     assert "ray" not in head.run(["ps", "ax", "-o", "args"]).stdout.replace(str(head.home), "")
 

@@ -13,6 +13,14 @@ from hosts import hosts
 pytestmark = pytest.mark.slow
 
 SMALL = ("--object-store-memory", "100000000")
+NO_NODE = """
+import time
+from cluster import node
+deadline = time.monotonic() + 60
+while node.nodes_here():
+    assert time.monotonic() < deadline
+    time.sleep(0.5)
+"""
 
 
 class SweepOnHost(Sweep):
@@ -61,7 +69,8 @@ def test_a_host_cut_off_for_a_while_and_for_good(seed, undisturbed, injected):
         known = sweep.num_epochs()
         sweep.until_epochs(known + 1)
         injected(5, "a host cut off for good: moved", recovery_s=time.monotonic() - cut_s)
-        victim.heal()  # whoever is still at work there finds that it is no longer wanted
+        victim.heal()  # it comes back too late, and what is still at work there is no longer wanted
+        victim.python(NO_NODE)
         sweep.finish()
         sweep.check(against=undisturbed)
         head.sweep("cluster", "down")

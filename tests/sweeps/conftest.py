@@ -8,7 +8,7 @@ import pytest
 SETTINGS = [
     "trials_per_space=3", 'spaces=["anynet_c", "anynet_d"]', "data.num_train=512", "data.num_validation=250",
     "stopping.max_epochs=4", "stopping.grace_epochs=1", "stopping.reduction_factor=2", "stopping.audit_fraction=0.4",
-    "judging.num_bootstrap=500", "rerun.epochs=1",
+    "judging.num_bootstrap=500", "rerun.epochs=1", "rerun.resolution=12",
 ]  # fmt: skip
 
 

@@ -258,7 +258,7 @@ def test_postgresql_restarted_at_once_under_load(run_dir, database, through, tmp
     """Three times, at moments drawn by lot, with requests in flight."""
     chance = random.Random(through)
     data = data_folder(database)
-    with reaching(database, through, tmp_path) as uri, make_journal(run_dir, num=10) as journal:
+    with reaching(database, through, tmp_path) as uri, make_journal(run_dir, num=60) as journal:
         sweep, outbox = MadeUpSweep(journal, seed=1), Persistent(run_dir, uri, experiment=through)
         outbox.go_through()
         for _ in range(3):
