@@ -124,17 +124,17 @@ def assert_nothing_is_lost_or_doubled(path, team):
 
 
 def test_storage_that_hosts_do_not_share_is_refused_before_the_first_trial(net, team):
-    laptop = net["laptop"]
-    profile = start_cluster(net["head"], [net["w1"], net["w2"]], team, laptop, "--num-cpus", "0")
-    unshared = laptop.home / "unshared.toml"
+    head = net["head"]
+    profile = start_cluster(head, [net["w1"], net["w2"]], team, net["laptop"], "--num-cpus", "0")
+    unshared = head.home / "unshared.toml"
     unshared.write_text(profile.read_text() + '[storage]\ncheckpoints = "/tmp/checkpoints"\n')  # each host has its own
-    done = laptop.sweep("submit", "quickstart", "--on", unshared, "--name", "unshared", *OPTIONS, check=False)
+    run_dir = head.home / "sweep-runs" / "unshared"
+    done = head.sweep("launch", "quickstart", "--on", unshared, "--run-dir", run_dir, *OPTIONS, check=False)
     assert done.returncode == 2
-    assert "storage.checkpoints = '/tmp/checkpoints" in done.stdout
-    assert "does not see what" in done.stdout
-    assert set(dict(ask(journal_of(net["head"], "unshared"), "SELECT trial_id, outcome FROM trials")).values()) == {
-        "pending"
-    }
+    assert "storage.checkpoints = '/tmp/checkpoints" in done.stderr
+    assert "does not see what" in done.stderr
+    outcomes = dict(ask(journal_of(head, "unshared"), "SELECT trial_id, outcome FROM trials"))
+    assert set(outcomes.values()) == {"pending"}
 
 
 def test_a_sweep_survives_the_loss_of_a_host_and_then_of_its_head(net, team):

@@ -1,6 +1,5 @@
 """What the fault tests share: one undisturbed sweep to compare with, and the record of what was injected."""
 
-import fcntl
 import json
 import os
 import time
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 from faults.harness import STUDY, THOROUGH, TRAINING, Sweep
+from once import once
 
 # In CI each fault has its turn in test_mixed.py; here each is alone, and as often as `make faults` says.
 collect_ignore = (
@@ -30,16 +30,14 @@ def undisturbed_training(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
 
 
 def _finished(tmp_path_factory: pytest.TempPathFactory, name: str, settings: list[str]) -> Sweep:
-    """Made by the first that asks, for all processes of `pytest -n`."""
-    folder = tmp_path_factory.getbasetemp()
-    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
-    sweep = Sweep(folder / name / "run", [*settings, "stopping.method=synchronous"])
-    with (folder / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (sweep.run_dir / "report.html").exists():
-            sweep.finish()
-            sweep.check()
-    return sweep
+    def sweep_in(folder: Path) -> Sweep:
+        return Sweep(folder / "run", [*settings, "stopping.method=synchronous"])
+
+    def make(folder: Path) -> None:
+        sweep_in(folder).finish()
+        sweep_in(folder).check()
+
+    return sweep_in(once(tmp_path_factory, name, make))
 
 
 @pytest.fixture(autouse=True)

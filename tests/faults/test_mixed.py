@@ -11,12 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
-from faults.harness import STUDY, TRAINING, Sweep
+from faults.harness import STUDY, Sweep
 from faults.test_identity import CLOCK, awkward_study
 from faults.test_mlflow import crash, server
 from faults.test_storage import check_cut_state_files, damage_newest_states, fill, flip_last_bytes, small_disk
 from faults.test_trials import check_hungry, check_raising, limited_memory
 from postgres import postgres
+from sweeps.outside import curves
+from sweeps.small import SETTINGS, finished_sweep
 
 pytestmark = pytest.mark.slow
 
@@ -116,10 +118,10 @@ def test_mlflow_away_in_every_way(tmp_path, sweep_cli, undisturbed, injected):
         sweep.check(against=undisturbed)
 
 
-def test_states_and_images_damaged(tmp_path, undisturbed_training, injected):
+def test_states_and_images_damaged(tmp_path, tmp_path_factory, injected):
     """1, 9, 11, 17: real training is told to leave, and killed; states and images are damaged while nobody looks."""
     chance = random.Random("damaged")
-    settings, cache = [*TRAINING, "stopping.method=synchronous"], tmp_path / "cache"
+    settings, cache = [*SETTINGS, "stopping.method=none"], tmp_path / "cache"
     sweep = Sweep(tmp_path / "run", settings, env={"XDG_CACHE_HOME": str(cache)}).start()
     sweep.at(chance, last=3)
     flip_last_bytes(next(cache.rglob("train-images-*.npy")))
@@ -130,14 +132,18 @@ def test_states_and_images_damaged(tmp_path, undisturbed_training, injected):
     injected(17, "SIGTERM once")
     assert code == 3, sweep.stderr
     assert not sweep.runs_open()
-    injected(9, "newest checkpoint damaged", times=damage_newest_states(sweep, chance, undisturbed_training).total())
+    going_on = [row["trial_id"] for row in sweep.query("SELECT trial_id FROM trials")]
+    injected(9, "newest checkpoint damaged", times=damage_newest_states(sweep, chance, going_on).total())
     sweep.start()
     sweep.at(chance, last=1)
     sweep.hurt("driver", chance=chance)
     injected(1, "SIGKILL of the driver")
     sweep.finish()
     assert sweep.events("checkpoint_refused")
-    sweep.check(against=undisturbed_training)
+    sweep.check()
+    trained = curves(sweep.run_dir)
+    for trial_id, undisturbed in curves(finished_sweep(tmp_path_factory).run_dir).items():  # some were stopped there
+        assert trained[trial_id][: len(undisturbed)] == undisturbed
 
 
 def test_trials_that_go_wrong_by_themselves(tmp_path, injected):

@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -98,8 +98,8 @@ def damage(path: Path, chance: random.Random) -> str:
     return "bit-flipped"
 
 
-def damage_newest_states(sweep: Sweep, chance: random.Random, against: Sweep) -> Counter[str]:
-    """Of each trial that has to train on, all from its last known epoch; how often it was done in which way."""
+def damage_newest_states(sweep: Sweep, chance: random.Random, going_on: Iterable[str]) -> Counter[str]:
+    """Of each of these trials that has begun, all from its last known epoch; how often it was done in which way."""
     last = {
         row["trial_id"]: row["epoch"]
         for row in sweep.query(
@@ -108,10 +108,9 @@ def damage_newest_states(sweep: Sweep, chance: random.Random, against: Sweep) ->
         )
     }
     damaged: Counter[str] = Counter()
-    for row in against.query("SELECT trial_id FROM trials WHERE outcome = 'completed' ORDER BY trial_id"):
-        states = (sweep.run_dir / "checkpoints" / row["trial_id"]).glob("epoch-*.pt")
-        for state in sorted(states) if row["trial_id"] in last else []:
-            if int(state.name[len("epoch-") :][:4]) >= last[row["trial_id"]]:
+    for trial_id in sorted(set(going_on) & last.keys()):
+        for state in sorted((sweep.run_dir / "checkpoints" / trial_id).glob("epoch-*.pt")):
+            if int(state.name[len("epoch-") :][:4]) >= last[trial_id]:
                 damaged[damage(state, chance)] += 1
     assert damaged
     return damaged
@@ -121,7 +120,8 @@ def damage_newest_states(sweep: Sweep, chance: random.Random, against: Sweep) ->
 def test_a_damaged_checkpoint_is_refused_and_the_one_before_used(seed, tmp_path, undisturbed_training, injected):
     chance = random.Random(f"{seed} checkpoint")
     sweep = interrupted(tmp_path / "run", [*TRAINING, "stopping.method=synchronous"], chance)
-    damaged = damage_newest_states(sweep, chance, undisturbed_training)
+    completed = undisturbed_training.query("SELECT trial_id FROM trials WHERE outcome = 'completed'")
+    damaged = damage_newest_states(sweep, chance, [row["trial_id"] for row in completed])
     sweep.finish()
     refused = sweep.events("checkpoint_refused")
     sweep.check(against=undisturbed_training)

@@ -5,72 +5,35 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import psutil
 import pytest
 from rerun.small_sweep import make_sweep
 
-import sweep
 from sweep.rerun.result import read_results
 
 SCRIPT = Path(__file__).with_name("rerun_few_images.py")
 
 
-def losses(result) -> list[float]:
-    return [row["train_loss"] for row in result.history]
+def rerun(run_dir: Path, *kill: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, SCRIPT, run_dir, *map(str, kill)]
+    return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=200)
 
 
 @pytest.mark.slow
-def test_a_killed_worker_is_replaced_and_the_curve_is_that_of_an_undisturbed_one(tmp_path, alone):
-    run_dir, killed, told = make_sweep(tmp_path / "run"), [], []
-
-    def kill_once(stage: str, epoch) -> None:
-        told.append(epoch.epoch)
-        if epoch.epoch != 2 or killed:
-            return
-        for process in psutil.Process().children(recursive=True):
-            if "RayTrainWorker" in " ".join(process.cmdline()):
-                process.send_signal(signal.SIGKILL)
-                killed.append(process.pid)
-
-    result, _ = sweep.rerun(run_dir, best=1, seeds=1, progress=kill_once)
-    assert len(killed) == 1
-    assert told == [1, 2, 3, 4]
-    assert losses(result) == alone(1)  # to the last bit
-    assert result.candidate.confirmed_error_pct == ()
-
-
-def start(run_dir: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, SCRIPT, run_dir], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
-    )
-
-
-def kill_once_there(process: subprocess.Popen[bytes], pattern: str, run_dir: Path) -> None:
-    deadline = time.monotonic() + 100
-    while not list(run_dir.glob(pattern)):
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
-    process.kill()
-    process.communicate()
-
-
-@pytest.mark.slow
-def test_a_killed_driver_goes_on_when_called_again(tmp_path, alone):
+def test_driver_and_worker_are_killed_and_the_curve_is_that_of_an_undisturbed_one(tmp_path, alone):
     run_dir = make_sweep(tmp_path / "run")
-    kill_once_there(start(run_dir), "rerun/*/history.jsonl", run_dir)
+    assert rerun(run_dir, "driver", 2).returncode == -signal.SIGKILL
     confirmed = {path: path.stat().st_mtime_ns for path in run_dir.glob("rerun/confirmed/*.json")}
     (log,) = run_dir.glob("rerun/*/history.jsonl")
     before = [json.loads(line) for line in log.read_text().splitlines()]
     assert not list(run_dir.glob("rerun/*/result.json"))  # the test set is still shut
-    finished = start(run_dir)
-    output, _ = finished.communicate(timeout=120)
-    assert finished.returncode == 0, output
+
+    finished = rerun(run_dir, "worker", 3)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
     (result,) = read_results(run_dir)
     assert list(result["history"][: len(before)]) == before  # times included: no epoch was trained twice
+    assert [row["epoch"] for row in result["history"]] == [1, 2, 3, 4]
     assert [row["train_loss"] for row in result["history"]] == alone(int(result["candidate"]["trial_id"][-4:]))
     assert len(confirmed) == 2
     assert {path: path.stat().st_mtime_ns for path in run_dir.glob("rerun/confirmed/*.json")} == confirmed  # kept

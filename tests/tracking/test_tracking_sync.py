@@ -71,17 +71,15 @@ def test_a_database_that_is_gone_is_made_anew(delivered, sql, how):
     assert deliver(delivered) == 0
 
 
-@pytest.mark.parametrize("damage", [1000, 0.5, -1, "text", "flipped"])
+@pytest.mark.parametrize("damage", [1000, -1, "flipped"])
 def test_a_database_that_is_damaged_is_named_with_the_remedy(delivered, sql, damage):
     path = delivered / "mlflow.db"
     content = bytearray(path.read_bytes())
-    if damage == "text":
-        content[:100] = b"no database at all" * 6
-    elif damage == "flipped":
+    if damage == "flipped":
         for place in range(20 * 4096, 40 * 4096, 97):
             content[place] ^= 255
     else:
-        del content[int(damage * len(content)) if isinstance(damage, float) else damage :]
+        del content[damage:]
     path.write_bytes(content)
     remedy = "is damaged .*move it away, then `sweep sync RUN` delivers"
     with pytest.raises(TrackingError, match=f"the database .*{re.escape(str(path))}.*{remedy}"):

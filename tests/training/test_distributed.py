@@ -26,10 +26,20 @@ def test_alone_it_changes_nothing():
     assert ALONE.weight(63) == 1
 
 
-def test_in_double_precision_two_workers_equal_one_to_the_last_digits(network, fashion, tmp_path):
-    recipe = Recipe(batch_size=63, warmup_steps=5)  # an odd batch: the parts are unequal
-    (one,) = train(tmp_path, 1, network, recipe, fashion, True)
-    two = train(tmp_path, 2, network, recipe, fashion, True)
+@pytest.fixture(scope="module")
+def trained(network, fashion, tmp_path_factory):
+    """`trained[precision]`: what one worker alone ends with, and what each of two does."""
+    recipes = {
+        "single": Recipe(batch_size=64, learning_rate=0.005, warmup_steps=5),
+        "double": Recipe(batch_size=63, warmup_steps=5),  # an odd batch: the parts are unequal
+    }
+    folder = tmp_path_factory.mktemp("workers")
+    (one,), two = (train(folder, number, network, fashion, **recipes) for number in (1, 2))
+    return {precision: (one[precision], [worker[precision] for worker in two]) for precision in recipes}
+
+
+def test_in_double_precision_two_workers_equal_one_to_the_last_digits(trained):
+    one, two = trained["double"]
     for worker in two:
         assert worker["losses"] == pytest.approx(one["losses"], rel=1e-6)  # summed in single precision
         assert worker["network"].keys() == one["network"].keys()
@@ -38,10 +48,8 @@ def test_in_double_precision_two_workers_equal_one_to_the_last_digits(network, f
     assert two[0]["losses"] == two[1]["losses"]
 
 
-def test_in_single_precision_they_differ_by_grown_rounding(network, fashion, tmp_path):
-    recipe = Recipe(batch_size=64, learning_rate=0.005, warmup_steps=5)
-    (one,) = train(tmp_path, 1, network, recipe, fashion, False)
-    two = train(tmp_path, 2, network, recipe, fashion, False)
+def test_in_single_precision_they_differ_by_grown_rounding(trained):
+    one, two = trained["single"]
     assert two[0]["losses"] == pytest.approx(one["losses"], rel=5e-5)  # measured: 5e-6
     assert two[0]["losses"][0] == pytest.approx(one["losses"][0], rel=1e-5)
 

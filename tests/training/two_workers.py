@@ -15,11 +15,14 @@ from sweep.training.distributed import Share
 from sweep.training.trial import Trial
 
 
-def train(folder: Path, num_workers: int, *options: Any) -> list[dict[str, Any]]:
-    """What each worker ends with, by rank: losses, and the state of its network. `options` are those of `_work`."""
+def train(
+    folder: Path, num_workers: int, network: Architecture, split: Split, **recipes: Recipe
+) -> list[dict[str, Any]]:
+    """What each worker ends with, by rank: for "single" and "double" precision the losses, and the network's state."""
     context = multiprocessing.get_context("spawn")
     processes = [
-        context.Process(target=_work, args=(folder, rank, num_workers, *options)) for rank in range(num_workers)
+        context.Process(target=_work, args=(folder, rank, num_workers, network, split, recipes))
+        for rank in range(num_workers)
     ]
     for process in processes:
         process.start()
@@ -30,16 +33,19 @@ def train(folder: Path, num_workers: int, *options: Any) -> list[dict[str, Any]]
 
 
 def _work(
-    folder: Path, rank: int, num_workers: int, network: Architecture, recipe: Recipe, split: Split, double: bool
+    folder: Path, rank: int, num_workers: int, network: Architecture, split: Split, recipes: dict[str, Recipe]
 ) -> None:
     if num_workers > 1:
         rendezvous = f"file://{folder}/rendezvous"
         distributed.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=num_workers)
-    if double:
-        _compute_in_double_precision()
-    trial = Trial(network, recipe, split, num_epochs=3, seed=1, share=Share(rank, num_workers))
-    losses = [result.train_loss for result in trial.run()]
-    torch.save({"losses": losses, "network": trial.network.state_dict()}, folder / f"{num_workers}-{rank}.pt")
+    ends: dict[str, Any] = {}
+    for precision in ("single", "double"):  # in this order: the second is for the rest of the process
+        if precision == "double":
+            _compute_in_double_precision()
+        trial = Trial(network, recipes[precision], split, num_epochs=3, seed=1, share=Share(rank, num_workers))
+        losses = [result.train_loss for result in trial.run()]
+        ends[precision] = {"losses": losses, "network": trial.network.state_dict()}
+    torch.save(ends, folder / f"{num_workers}-{rank}.pt")
     if num_workers > 1:
         distributed.barrier()
         distributed.destroy_process_group()
