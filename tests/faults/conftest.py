@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faults.harness import STUDY, THOROUGH, TRAINING, Sweep
+from faults.harness import STUDY, THOROUGH, Sweep
 from once import once
+from sweeps.small import SETTINGS as TRAINING
 
 # In CI each fault has its turn in test_mixed.py; here each is alone, and as often as `make faults` says.
 collect_ignore = (

@@ -30,11 +30,6 @@ STUDY = [
     "stopping.max_epochs=9", "stopping.grace_epochs=1", "stopping.reduction_factor=3", "stopping.audit_fraction=0.25",
     "judging.num_bootstrap=200",
 ]  # fmt: skip
-TRAINING = [
-    "trials_per_space=3", 'spaces=["anynet_c", "anynet_d"]', "data.num_train=512", "data.num_validation=250",
-    "stopping.max_epochs=4", "stopping.grace_epochs=1", "stopping.reduction_factor=2", "stopping.audit_fraction=0.4",
-    "judging.num_bootstrap=200",
-]  # fmt: skip
 _HERE = Path(__file__).resolve().parent
 
 

@@ -23,10 +23,11 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from faults.harness import STUDY, TRAINING, Sweep
+from faults.harness import STUDY, Sweep
 from faults.test_identity import CLOCK
 from faults.test_mlflow import Server, server
 from faults.test_storage import damage, fill, small_disk
+from sweeps.small import SETTINGS as TRAINING
 
 Fault = tuple[int, str]
 STEADY, TRAINED, DIVERGING = "an objective", "real training", "an objective that diverges"

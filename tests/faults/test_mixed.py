@@ -18,7 +18,8 @@ from faults.test_storage import check_cut_state_files, damage_newest_states, fil
 from faults.test_trials import check_hungry, check_raising, limited_memory
 from postgres import postgres
 from sweeps.outside import curves
-from sweeps.small import SETTINGS, finished_sweep
+from sweeps.small import SETTINGS as TRAINING
+from sweeps.small import finished_sweep
 
 pytestmark = pytest.mark.slow
 
@@ -121,7 +122,7 @@ def test_mlflow_away_in_every_way(tmp_path, sweep_cli, undisturbed, injected):
 def test_states_and_images_damaged(tmp_path, tmp_path_factory, injected):
     """1, 9, 11, 17: real training is told to leave, and killed; states and images are damaged while nobody looks."""
     chance = random.Random("damaged")
-    settings, cache = [*SETTINGS, "stopping.method=none"], tmp_path / "cache"
+    settings, cache = [*TRAINING, "stopping.method=none"], tmp_path / "cache"
     sweep = Sweep(tmp_path / "run", settings, env={"XDG_CACHE_HOME": str(cache)}).start()
     sweep.at(chance, last=3)
     flip_last_bytes(next(cache.rglob("train-images-*.npy")))

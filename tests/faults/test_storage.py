@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from faults.harness import STUDY, TRAINING, Sweep, rounds
+from faults.harness import STUDY, Sweep, rounds
+from sweeps.small import SETTINGS as TRAINING
 
 from sweep.records import Journal
 
