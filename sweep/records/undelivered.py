@@ -16,20 +16,16 @@ class Undelivered:
     _db: sqlite3.Connection
     _write: Callable[[Callable[[int], Any]], Any]
 
-    def mark_epochs_delivered(self, keys: Iterable[tuple[str, int]]) -> None:
-        known = list(keys)
-        self._write(
-            lambda moment: self._db.executemany(
-                "UPDATE epochs SET delivered = 1 WHERE trial_id = ? AND epoch = ?", known
-            )
-        )
+    def mark_delivered(self, trial_id: str, epochs: Iterable[int], outcome: str | None = None) -> None:
+        """The tracking server knows these epochs of a trial, and what became of it unless that is None."""
+        known = [(trial_id, epoch) for epoch in epochs]
 
-    def mark_outcome_delivered(self, trial_id: str, outcome: str) -> None:
-        self._write(
-            lambda moment: self._db.execute(
-                "UPDATE trials SET delivered_outcome = ? WHERE trial_id = ?", (outcome, trial_id)
-            )
-        )
+        def body(moment: int) -> None:
+            self._db.executemany("UPDATE epochs SET delivered = 1 WHERE trial_id = ? AND epoch = ?", known)
+            if outcome is not None:
+                self._db.execute("UPDATE trials SET delivered_outcome = ? WHERE trial_id = ?", (outcome, trial_id))
+
+        self._write(body)
 
     def set_run_id(self, trial_id: str, run_id: str) -> None:
         self._write(

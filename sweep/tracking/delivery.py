@@ -44,9 +44,18 @@ Progress = Callable[[int, int], None]
 
 class Delivery:
     """One thread's way from a journal to MLflow. Its methods raise whatever MLflow, the network or the disk raises, and
-    `LeaseLostError` once another process owns the sweep. `token`: of the lease under which it marks what it did."""
+    `LeaseLostError` once another process owns the sweep. `token`: of the lease under which it marks what it did.
+    `unfinished_after_s`: how long the news of a trial that has not ended wait for more of them."""
 
-    def __init__(self, run_dir: Path, tracking_uri: str, *, experiment: str, token: int | None = None):
+    def __init__(
+        self,
+        run_dir: Path,
+        tracking_uri: str,
+        *,
+        experiment: str,
+        token: int | None = None,
+        unfinished_after_s: float = 0.0,
+    ):
         self.journal = Journal.open(run_dir, token=token)
         self._run_dir = run_dir
         self._uri = tracking_uri
@@ -58,6 +67,9 @@ class Delivery:
         self._in_doubt = True
         self._unmarked: dict[str, Target] = {}
         self._refused: set[str] = set()
+        self._unfinished_after_s = unfinished_after_s
+        # When a trial was told last, or first had news (`time.monotonic`).
+        self._told_at: dict[str, float] = {}
         # Of the end of a sweep: what kept artifacts from being sent. The runs are told their end all the same.
         self._store_error: Exception | None = None
         self._is_new = False
@@ -194,7 +206,7 @@ class Delivery:
     def _deliver(self, live: bool, until: float, progress: Progress) -> int:
         delivered, errors = 0, []
         self._store_error = None
-        undelivered = self.journal.undelivered_trials(live=live)
+        undelivered = [trial for trial in self.journal.undelivered_trials(live=live) if not live or self._is_due(trial)]
         trials = iter(sorted(undelivered, key=lambda row: row["trial_id"] in self._refused))
         self._deliver_log(live)  # also where no trial has news: a journal may be older than the log of arrivals
         num_done = 0
@@ -220,6 +232,13 @@ class Delivery:
             raise errors[0]
         return delivered
 
+    def _is_due(self, trial: Mapping[str, Any]) -> bool:
+        """A trial that has not ended waits a while for more news, so that short ones are told once."""
+        if trial["outcome"] in ENDED:
+            return True
+        now = time.monotonic()
+        return now - self._told_at.setdefault(trial["trial_id"], now) >= self._unfinished_after_s
+
     def _with_epochs(self, row: dict[str, Any]) -> dict[str, Any]:
         """A trial with what may be told of it once the log is: the epochs that the journal holds now."""
         epochs = [dict(epoch) for epoch in self.journal.undelivered_epochs_of(row["trial_id"])]
@@ -243,11 +262,11 @@ class Delivery:
         if outcome in ENDED:
             points.append((content.EPOCHS_TRAINED, float(trial["last_epoch"]), trial["ended_at_ms"], 0))
         log_batch(self._client, run.run_id, params, points, content.state_tags(trial, outcome) | claims)
-        self.journal.mark_epochs_delivered((row["trial_id"], row["epoch"]) for row in trial["epochs"])
         if is_news:
             self._set_status(run.run_id, trial, outcome)
-        if is_news and all_sent:
-            self.journal.mark_outcome_delivered(trial["trial_id"], outcome)
+        epochs = (row["epoch"] for row in trial["epochs"])
+        self.journal.mark_delivered(trial["trial_id"], epochs, outcome if is_news and all_sent else None)
+        self._told_at[trial["trial_id"]] = time.monotonic()
         return len(trial["epochs"]) + is_news
 
     def _files(self, trial: Mapping[str, Any], outcome: str) -> dict[str, Path | bytes]:

@@ -21,8 +21,10 @@ from sweep.tracking.delivery import Delivery, Progress
 from sweep.tracking.preflight import damage, default_tracking_uri, is_sqlite, preflight, sqlite_path, strip_credentials
 
 _MAX_PAUSE_S = 30.0
-# A pass is followed by a pause of at least nine times its length: the outbox takes a tenth of a core at most.
+# What a pass delivers is followed by a pause of at least nine times its length: the outbox takes a tenth of a core at most.
 _PAUSE_PER_PASS = 9
+# Each telling of a trial costs some 40 ms of a core: one that ends within so many intervals is told once.
+_UNFINISHED_AFTER = 6
 # A database that has just been restarted refuses the first requests of each connection that its server kept.
 _CLOSE_PAUSES_S = (0.5, 1.0, 2.0)
 
@@ -30,8 +32,9 @@ _CLOSE_PAUSES_S = (0.5, 1.0, 2.0)
 class Outbox:
     """Delivers what the journal of `run_dir` holds to MLflow, in batches, off the critical path.
 
-    `experiment`: the study's name. `interval_s`: the shortest pause between two passes. `token`: of the lease under
-    which the sweep runs. `error`: what the last pass failed of, without credentials, or None.
+    `experiment`: the study's name. `interval_s`: the shortest pause between two passes; a trial that has not ended is
+    told after six of them at the earliest. `token`: of the lease under which the sweep runs. `error`: what the last
+    pass failed of, without credentials, or None.
     """
 
     def __init__(
@@ -40,7 +43,7 @@ class Outbox:
         tracking_uri: str,
         *,
         experiment: str,
-        interval_s: float = 1.0,
+        interval_s: float = 5.0,
         token: int | None = None,
     ):
         self.error: str | None = None
@@ -113,7 +116,13 @@ class Outbox:
 
     def _run(self) -> None:
         # `start` has just opened this journal: what fails here is a fault of ours, and the thread may die of it.
-        delivery = Delivery(self._run_dir, self._uri, experiment=self._experiment, token=self._token)
+        delivery = Delivery(
+            self._run_dir,
+            self._uri,
+            experiment=self._experiment,
+            token=self._token,
+            unfinished_after_s=_UNFINISHED_AFTER * self._interval_s,
+        )
         try:
             self._keep_up(delivery)
             for pause_s in (*_CLOSE_PAUSES_S, None):
@@ -131,15 +140,12 @@ class Outbox:
     def _keep_up(self, delivery: Delivery) -> None:
         num_failures = 0
         while not self._stop.is_set():
+            succeeded = self._attempt(delivery, lambda: delivery.open(live=True))
             begun = time.monotonic()
-            succeeded = self._attempt(delivery, lambda: self._pass(delivery))
+            succeeded = succeeded and self._attempt(delivery, lambda: delivery.deliver(live=True))
             num_failures = 0 if succeeded else num_failures + 1
             pause_s = max(self._interval_s, _PAUSE_PER_PASS * (time.monotonic() - begun))
             self._stop.wait(min(_MAX_PAUSE_S, pause_s * 2**num_failures))
-
-    def _pass(self, delivery: Delivery) -> int:
-        delivery.open(live=True)
-        return delivery.deliver(live=True)
 
     def _attempt(self, delivery: Delivery, step: Callable[[], object]) -> bool:
         try:

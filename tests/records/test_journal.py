@@ -332,7 +332,7 @@ def test_each_method_that_writes_is_tried_below():
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
 def test_an_older_token_writes_nothing(journal, tmp_path, write):
     journal.record(epoch_row(T0, 1), decision_row(T0, 1, 20.0, None), "paused")
-    journal.mark_epochs_delivered([(T0, 1)])
+    journal.mark_delivered(T0, [1])
     journal.set_run_id(T2, "run")
     journal.take_lease(0, **holder("old"))
     with Journal.open(tmp_path) as other:

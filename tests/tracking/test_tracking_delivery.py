@@ -5,6 +5,7 @@ The database is asked by SQL, not through MLflow.
 
 import json
 import shutil
+import time
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -196,7 +197,7 @@ def test_a_crash_between_a_run_and_its_mark_doubles_nothing(journal, run_dir, sq
 def test_a_crash_between_the_points_and_their_mark_doubles_nothing(journal, run_dir, sql, monkeypatch):
     train(journal, T0, [40.0, 30.0], "completed")
     with monkeypatch.context() as patch:
-        patch.setattr("sweep.records.journal.Journal.mark_epochs_delivered", _disk_full)
+        patch.setattr("sweep.records.journal.Journal.mark_delivered", _disk_full)
         with pytest.raises(OSError, match="full"):
             deliver(run_dir)
     deliver(run_dir)
@@ -206,6 +207,23 @@ def test_a_crash_between_the_points_and_their_mark_doubles_nothing(journal, run_
 
 def _disk_full(*_: Any) -> None:
     raise OSError("disk full")
+
+
+def test_a_trial_at_work_waits_for_more_news_and_one_that_ended_does_not(journal, run_dir, sql):
+    session = Delivery(run_dir, default_tracking_uri(run_dir), experiment="quickstart", unfinished_after_s=1.0)
+    session.open(live=True)
+    train(journal, T0, [40.0], "running")
+    train(journal, T1, [50.0], "completed")
+    assert session.deliver(live=True) == 2  # an epoch and an outcome
+    assert runs(sql).keys() == {T1}
+    time.sleep(1)
+    assert session.deliver(live=True) == 2
+    assert runs(sql).keys() == {T0, T1}
+    train(journal, T0, [30.0], "running")
+    assert session.deliver(live=True) == 0
+    train(journal, T0, [20.0], "completed")
+    assert session.deliver(live=True) == 3
+    session.close()
 
 
 def test_a_trial_costs_six_requests_at_most_whatever_its_epochs(journal, run_dir, counted):
