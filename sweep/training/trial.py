@@ -31,6 +31,7 @@ from sweep.training.data import Split
 from sweep.training.device import pick_device
 from sweep.training.distributed import ALONE, Share
 from sweep.training.results import EpochResult, Tick
+from sweep.training.sgd import SGD
 
 _EVAL_BATCH = 500
 
@@ -94,13 +95,11 @@ class Trial:
         network = network.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = share.synchronised(network, self.device)
         self._replica = share.replica(self.network, self.device)
-        self.optimizer = torch.optim.SGD(
+        self.optimizer = SGD(
             self.network.parameters(),
-            lr=recipe.learning_rate,
             momentum=recipe.momentum,
             nesterov=recipe.nesterov and recipe.momentum > 0,
             weight_decay=recipe.weight_decay,
-            foreach=True,
         )
         self.epoch = 0
         self._so_far: _EpochSoFar | None = None
@@ -200,8 +199,6 @@ class Trial:
         first_step = self.epoch * self.steps_per_epoch
         for step in range(so_far.step, self.steps_per_epoch):
             index = batches[step]
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.learning_rate(first_step + step)
             part = self.share.part(len(index))
             x_BCHW = augment(self.normalised(self._images[index]), self.recipe, so_far.generator, part)
             with self.autocast():
@@ -212,9 +209,9 @@ class Trial:
             # On a GPU the check waits for the device: every 20 steps is soon enough there.
             if (self.device.type == "cpu" or step % 20 == 19) and not math.isfinite(self.share.mean(loss).item()):
                 return math.nan
-            self.optimizer.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad()
             loss.backward()
-            self.optimizer.step()
+            self.optimizer.step(self.learning_rate(first_step + step))
             so_far.loss_sum += loss.detach()
             so_far.step = step + 1
             so_far.train_time_s += pace.lap_s()

@@ -158,10 +158,8 @@ def test_a_sweep_survives_the_loss_of_a_host_and_then_of_its_head(net, team):
     checkpoints = head.home / "sweep-runs" / "outlives" / "checkpoints" / at_w1
     assert list(checkpoints.glob("epoch-0002.*.pt")), "its state is with the driver, for whoever goes on"
     assert json.loads(laptop.sweep("status", job, "--json").stdout)["running"]
-    wait_for(
-        journal,
-        f"SELECT 1 FROM epochs WHERE trial_id = '{at_w1}' AND host = 'w2' AND attempt = 2 AND delivered = 1",
-    )
+    wait_for(journal, f"SELECT 1 FROM epochs WHERE trial_id = '{at_w1}' AND host = 'w2' AND attempt = 2")
+    wait_for(journal, f"SELECT 1 FROM epochs WHERE trial_id = '{at_w1}' AND epoch = 2 AND delivered = 1")
     head.kill()
     assert ask(journal, "SELECT 1 FROM trials WHERE outcome IN ('pending', 'running')"), "there is a rest"
     lost = ask(journal, "SELECT trial_id, epoch, host FROM epochs WHERE delivered = 1")

@@ -133,9 +133,7 @@ def seeded_ticks(num: int) -> list[int]:
 
 def whole_state(trial):
     """Weights, running statistics and momentum by name."""
-    momentum = {
-        f"momentum {key}": value["momentum_buffer"] for key, value in trial.optimizer.state_dict()["state"].items()
-    }
+    momentum = {f"momentum {number}": value for number, value in enumerate(trial.optimizer.state_dict()["momentum"])}
     return {**trial.network.state_dict(), **momentum}
 
 
