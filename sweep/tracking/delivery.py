@@ -20,13 +20,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sweep.records.journal import ENDED, FAILED, ORIGIN_DELIVERED, PAUSED, RUNNING, Journal, LeaseLostError
+from sweep.records.journal import ENDED, FAILED, PAUSED, RUNNING, Journal, LeaseLostError
 from sweep.spaces import Architecture
 from sweep.tracking import content
 from sweep.tracking.artifacts import Target, log_artifact, publish, target_of, upload
 from sweep.tracking.client import TrackingError, connect, log_batch, runs_below
 from sweep.tracking.content import INTERRUPTED
-from sweep.tracking.origin import deliver_log, deliver_origin, undelivered_log
+from sweep.tracking.origin import deliver_log, deliver_origin, is_origin_delivered, undelivered_log
 from sweep.tracking.preflight import artifact_root, strip_credentials
 from sweep.tracking.repair import end_strays, forget_what_differs
 
@@ -206,7 +206,9 @@ class Delivery:
     def _deliver(self, live: bool, until: float, progress: Progress) -> int:
         delivered, errors = 0, []
         self._store_error = None
-        undelivered = [trial for trial in self.journal.undelivered_trials(live=live) if not live or self._is_due(trial)]
+        undelivered = self.journal.undelivered_trials(live=live)
+        if live:
+            undelivered = [row for row in undelivered if self._is_due(row["trial_id"], row["outcome"])]
         trials = iter(sorted(undelivered, key=lambda row: row["trial_id"] in self._refused))
         self._deliver_log(live)  # also where no trial has news: a journal may be older than the log of arrivals
         num_done = 0
@@ -232,12 +234,12 @@ class Delivery:
             raise errors[0]
         return delivered
 
-    def _is_due(self, trial: Mapping[str, Any]) -> bool:
+    def _is_due(self, trial_id: str, outcome: str) -> bool:
         """A trial that has not ended waits a while for more news, so that short ones are told once."""
-        if trial["outcome"] in ENDED:
+        if outcome in ENDED:
             return True
         now = time.monotonic()
-        return now - self._told_at.setdefault(trial["trial_id"], now) >= self._unfinished_after_s
+        return now - self._told_at.setdefault(trial_id, now) >= self._unfinished_after_s
 
     def _with_epochs(self, row: dict[str, Any]) -> dict[str, Any]:
         """A trial with what may be told of it once the log is: the epochs that the journal holds now."""
@@ -338,7 +340,7 @@ class Delivery:
 
     def has_news(self) -> bool:
         """Whether MLflow lacks anything once nothing trains any more, the closing itself aside."""
-        told = self.journal.get(ORIGIN_DELIVERED) is not None and not undelivered_log(self.journal).points
+        told = is_origin_delivered(self.journal, self._parent_id) and not undelivered_log(self.journal).points
         return self._is_new or not told or bool(self.journal.undelivered_trials(live=False))
 
     def finish(

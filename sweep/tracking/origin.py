@@ -30,10 +30,9 @@ _ROWS_AT_ONCE = 5000
 def deliver_origin(client: Any, journal: Journal, run_id: str) -> None:
     """What the sweep is and the networks that were drawn for it. The population first: one that is larger than the meta
     says is an extension of which nothing has been told yet."""
-    num_trials = num_trials_of(journal)
-    if journal.get(ORIGIN_DELIVERED) == [run_id, num_trials]:
+    if is_origin_delivered(journal, run_id):
         return
-    meta = journal.meta()
+    num_trials, meta = num_trials_of(journal), journal.meta()
     while num_trials != (num_trials := num_trials_of(journal)):  # it was extended between the two
         meta = journal.meta()
     origin = content.origin(meta, num_trials)
@@ -46,6 +45,11 @@ def deliver_origin(client: Any, journal: Journal, run_id: str) -> None:
         }
         publish(client, run_id, files)
     journal.set_meta(**{ORIGIN_DELIVERED: [run_id, num_trials]})
+
+
+def is_origin_delivered(journal: Journal, run_id: str) -> bool:
+    """Whether the run has the population as it is now; `sweep extend` makes it grow."""
+    return journal.get(ORIGIN_DELIVERED) == [run_id, num_trials_of(journal)]
 
 
 def num_trials_of(journal: Journal) -> int:

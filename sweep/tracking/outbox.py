@@ -21,7 +21,7 @@ from sweep.tracking.delivery import Delivery, Progress
 from sweep.tracking.preflight import damage, default_tracking_uri, is_sqlite, preflight, sqlite_path, strip_credentials
 
 _MAX_PAUSE_S = 30.0
-# What a pass delivers is followed by a pause of at least nine times its length: the outbox takes a tenth of a core at most.
+# A pause follows each pass, at least nine times as long as it delivered: the outbox takes a tenth of a core at most.
 _PAUSE_PER_PASS = 9
 # Each telling of a trial costs some 40 ms of a core: one that ends within so many intervals is told once.
 _UNFINISHED_AFTER = 6

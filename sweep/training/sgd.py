@@ -18,7 +18,7 @@ class SGD:
     def __init__(self, parameters: Iterable[Tensor], *, momentum: float, nesterov: bool, weight_decay: float):
         self._parameters = list(parameters)
         self._buffers: list[Tensor | None] = [None] * len(self._parameters)
-        self._settings = {"momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay}
+        self._momentum, self._nesterov, self._weight_decay = momentum, nesterov, weight_decay
 
     def zero_grad(self) -> None:
         for parameter in self._parameters:
@@ -33,9 +33,11 @@ class SGD:
             self._buffers,
             foreach=True,
             lr=learning_rate,
+            momentum=self._momentum,
+            nesterov=self._nesterov,
+            weight_decay=self._weight_decay,
             dampening=0.0,
             maximize=False,
-            **self._settings,
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """What safety costs: a sweep of short trials with journal and outbox, against the same sweep without them.
 
-Run with `python tests/benchmarks/safety.py [PAIRS]` (6) on a quiet machine; prints one JSON line a sweep, then the
-result: the ratio of the walls, with safety to without, as the median of the pairs and a 95 % interval (bootstrap over
-the pairs), and the share of the wall that the journal's writes and the outbox took where they were weighed. The two
-sweeps of a pair train the same networks, one after the other, the first of them by turns. The wall is that of the
-whole command, from its start to its last line, Ray's own start included and also told apart.
+Run with `python tests/benchmarks/safety.py [PAIRS] [SETTING…]` (6 pairs of the quickstart; settings as `--set` takes
+them) on a quiet machine; prints one JSON line a sweep, then the result: the ratio of the walls, with safety to without,
+as the median of the pairs and a 95 % interval (bootstrap over the pairs), and the share of the wall that the journal's
+writes and the outbox's processor time came to where they were weighed: what they would cost if all else waited for
+them. The two sweeps of a pair train the same networks, one after the other, the first of them by turns. The wall is
+that of the whole command, from its start to its last line, Ray's own start included and also told apart.
 """
 
 import json
@@ -15,21 +16,19 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 PATCHES = Path(__file__).with_name("safety")
-STUDY = [
-    "trials_per_space=40", "data.num_train=1000", "data.num_validation=500", "judging.num_bootstrap=200",
-    "stopping.max_epochs=9", "stopping.grace_epochs=1", "stopping.reduction_factor=3", "stopping.method=synchronous",
-]  # fmt: skip
+SETTINGS = ("stopping.method=synchronous",)
 """Synchronous: both sweeps of a pair train the same epochs."""
 
 
-def run_once(mode: str, folder: Path) -> dict[str, float]:
+def run_once(mode: str, folder: Path, settings: Sequence[str]) -> dict[str, float]:
     """One sweep; seconds of the whole command, seconds from its first trial to its last, and what was weighed."""
     record = folder / "record.jsonl"
     record.touch()
-    options = [word for setting in STUDY for word in ("--set", setting)]
+    options = [word for setting in (*SETTINGS, *settings) for word in ("--set", setting)]
     command = [sys.executable, "-m", "sweep", "launch", "quickstart", "--run-dir", str(folder / "run"), "--json"]
     env = {**os.environ, "PYTHONPATH": str(PATCHES), "SAFETY": mode, "SAFETY_RECORD": str(record)}
     begun = time.perf_counter()
@@ -56,14 +55,14 @@ def interval(ratios: list[float]) -> tuple[float, float]:
     return medians[250], medians[9_749]
 
 
-def main(num_pairs: int) -> None:
+def main(num_pairs: int, settings: Sequence[str]) -> None:
     pairs = []
     for number in range(num_pairs):
         modes = ("weighed", "out") if number % 2 == 0 else ("out", "weighed")
         pair = {}
         for mode in modes:
             with tempfile.TemporaryDirectory() as folder:
-                pair[mode] = run_once(mode, Path(folder))
+                pair[mode] = run_once(mode, Path(folder), settings)
             print(json.dumps({"pair": number, "safety": mode, **pair[mode]}), flush=True)  # noqa: T201
         pairs.append(pair)
     result: dict[str, object] = {"pairs": num_pairs}
@@ -78,4 +77,4 @@ def main(num_pairs: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 6)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 6, sys.argv[2:])

@@ -130,13 +130,13 @@ def test_a_sweep_that_was_extended_tells_what_was_added(run_dir, sql):
         MadeUpSweep(journal, seed=1).go_on()
         close(run_dir, "finished")
         extend(journal, 2)
-        sweep = MadeUpSweep(journal, seed=2)
-        sweep.go_on(2)
-        deliver(run_dir)
+        deliver(run_dir)  # before any of them has begun
         stored = run_dir / "mlartifacts" / journal.get("parent_run_id") / "artifacts"
         drawn = pq.read_table(stored / "architectures.parquet", columns=["trial_id"]).to_pylist()
         assert [row["trial_id"] for row in drawn] == [row["trial_id"] for row in journal.trials()]
         assert '"extensions"' in (stored / "sweep.json").read_text()
+        MadeUpSweep(journal, seed=2).go_on(2)
+        deliver(run_dir)
     assert_whole(run_dir, sql)
 
 
