@@ -107,9 +107,11 @@ install_packages() {
     fi
     [ "$wanted" = base ] || target=".[$wanted]"
     step "installing the packages into .venv (the first time: minutes, and several GB for torch)"
-    quietly .venv/bin/python -m pip install --disable-pip-version-check --editable "$target" ||
+    quietly .venv/bin/python -m pip install --disable-pip-version-check --no-compile --editable "$target" ||
         die "pip could not install the packages; its message stands above." \
             'Check the network and the free space (df -h . /tmp), then run again: what was downloaded is kept.'
+    # On all cores, where pip takes one for two minutes. What is left out, or fails, is met when it is imported.
+    .venv/bin/python -m compileall -q -j 0 -x '/tests?/' .venv/lib/python*/site-packages >/dev/null 2>&1 || true
     for done_too in base "$wanted"; do cksum <pyproject.toml >".venv/.installed-$done_too"; done
 }
 

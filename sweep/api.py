@@ -182,7 +182,8 @@ def _train(journal: Journal, study: Study, folder: Path, profile: Profile, data:
     switch = StopSwitch(journal)
     journal.blocked = _patience(switch, log)
     uri = _tracking_uri(study, profile.tracking.uri, journal.get("tracking_uri"), folder)
-    outbox = Outbox(folder, uri, experiment=study.name, token=journal.token)
+    interval_s = profile.tracking.interval_s
+    outbox = Outbox(folder, uri, experiment=study.name, interval_s=interval_s, token=journal.token)
     outbox.start()
     error: BaseException | None = None
     with stop_on_signals(switch):
