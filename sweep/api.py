@@ -400,7 +400,7 @@ def _trial(journal: Journal, trial_id: str) -> Any:
     return row
 
 
-def extend(run: str | Path, *, trials: int, spaces: tuple[str, ...] | None = None) -> "Extended":
+def extend(run: str | Path, *, trials: int | None = None, spaces: tuple[str, ...] | None = None) -> "Extended":
     """Add networks to a sweep, running or not; what is there stays as it is."""
     from sweep.scheduling.extend import extend as add
 

@@ -13,21 +13,25 @@ __all__ = ["extend", "logs", "sync", "verify"]
 
 @click.command()
 @click.argument("run", metavar="RUN|JOB")
-@click.option("--trials", required=True, type=click.IntRange(min=1), help="How many more networks of each space.")
+@click.option("--trials", type=click.IntRange(min=1), help="How many more networks of each space.")
 @click.option("--spaces", help="Of which spaces, with commas between; new ones may be named.  [default: all]")
 @of_cluster
 @as_json
-def extend(run: str, trials: int, spaces: str | None, profile: str | None, as_json: bool) -> None:
+def extend(run: str, trials: int | None, spaces: str | None, profile: str | None, as_json: bool) -> None:
     """Add networks to the sweep in RUN, or to the one that JOB runs; what is there stays as it is.
 
-    A running sweep takes them up by itself; else launch it again with --resume.
+    With --spaces alone, as many of each as the study has of its own. A running sweep takes them up by itself; else
+    launch it again with --resume.
     """
+    if trials is None and spaces is None:
+        raise click.UsageError("name --trials, --spaces or both")
     from sweep import api, remote
     from sweep.records import Journal
     from sweep.records.lease import owner_of
 
     if remote.is_job(run) or profile:
-        words = ["--trials", str(trials), *(["--spaces", spaces] if spaces else []), *(["--json"] if as_json else [])]
+        words = [*(["--trials", str(trials)] if trials else []), *(["--spaces", spaces] if spaces else [])]
+        words += ["--json"] if as_json else []
         _pass_on(*remote.ask(run, profile, "extend", words))
         return
     named = tuple(name.strip() for name in spaces.split(",")) if spaces else None

@@ -47,14 +47,16 @@ class Extended:
         return asdict(self)
 
 
-def extend(run_dir: str | Path, *, trials: int, spaces: tuple[str, ...] | None = None) -> Extended:
-    """Add the next `trials` networks of each space, at each scale; of all spaces that the sweep has unless named.
+def extend(run_dir: str | Path, *, trials: int | None = None, spaces: tuple[str, ...] | None = None) -> Extended:
+    """Add the next `trials` networks of each space, at each scale; of all spaces that the sweep has unless named, as
+    many as its study has of each unless told.
 
     Raises `ValueError`, with nothing changed, where there is no sweep or nothing of the kind can be added to it.
     """
     folder = Path(run_dir)
     with Journal.open(folder) as journal:
         study = _study_of(journal)
+        trials = study.trials_per_space if trials is None else trials
         for _ in range(_TRIES):
             # The trials first: an extension that comes between this and the next line has then taken our numbers.
             known = [_row(trial) for trial in journal.trials()]

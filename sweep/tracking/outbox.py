@@ -221,6 +221,8 @@ def _deliver_anew(run_dir: Path, uri: str, meta: Mapping[str, Any], token: int, 
     delivery = Delivery(run_dir, uri, experiment=meta["study"]["name"], token=token)
     try:
         closing = meta.get("tracking_close") or _closed_by_kill(delivery.journal)
+        if closing["status"] == "finished" and not delivery.journal.is_finished():  # it was extended since
+            closing = closing | {"status": INTERRUPTED}
         delivery.open(live=False)
         delivery.compare()
         if closing.get("delivered") and not delivery.has_news():

@@ -69,7 +69,8 @@ def _check_sweeps_run(journal: JournalRows, records: Records, at_work: bool, che
     told = sweep.tags.get(SWEEP_ID_TAG, "none")
     check.require(told == journal.sweep_id, f"{sweep}: its tag {SWEEP_ID_TAG} is {told}, not {journal.sweep_id}")
     if not at_work and sweep.status not in _OPEN:
-        outcome, left = sweep.tags.get("outcome", "none"), [t for t in journal.trials if t["outcome"] not in ENDED]
+        outcome, known = sweep.tags.get("outcome", "none"), journal.num_trials_told
+        left = [t for t in journal.trials if t["outcome"] not in ENDED and t["launch_order"] < known]
         truth = _SWEEP_STATUS.get(outcome)
         check.require(
             sweep.status == truth, f"{sweep}: its status is {sweep.status}, its outcome {outcome!r} stands for {truth}"

@@ -89,6 +89,14 @@ class JournalRows:
         return f"{self.meta.get('study_hash', '')}-{self.meta['created_at_ms']}"
 
     @property
+    def num_trials_told(self) -> int:
+        """How many trials the sweep had when MLflow was last told its population; it may have been extended since."""
+        match self.meta.get("origin_delivered"):
+            case [_, int(number)]:
+                return number
+        return len(self.trials)
+
+    @property
     def is_recovered(self) -> bool:
         """It was rebuilt from MLflow: an arrival may stand in it whose epoch was lost and trained again."""
         return "recovered_at_ms" in self.meta

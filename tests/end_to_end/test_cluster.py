@@ -68,9 +68,8 @@ def start_cluster(head, workers, team, laptop, *head_options):
     head.share_token(*workers, laptop)
     at_once(workers, "cluster", "join", f"{head.address}:6379", "--num-cpus", "1", *SMALL)
     profile = laptop.home / f"{head.name}.toml"
-    profile.write_text(
-        f'name = "team"\naddress = "{head.address}:6379"\n[tracking]\nuri = "{team.uri}"\ninterval_s = 1\n', encoding="utf-8"
-    )
+    text = f'name = "team"\naddress = "{head.address}:6379"\n[tracking]\nuri = "{team.uri}"\ninterval_s = 1\n'
+    profile.write_text(text, encoding="utf-8")
     return profile
 
 

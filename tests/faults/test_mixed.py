@@ -129,7 +129,9 @@ def test_states_and_images_damaged(tmp_path, tmp_path_factory, injected):
     sweep.at(chance, last=3)
     flip_last_bytes(next(cache.rglob("train-images-*.npy")))
     injected(11, "data file damaged between launch and trial")
-    sweep.at(chance, last=2)
+    sweep.until(lambda: sweep.events("data_damaged"))
+    at_work = "SELECT 1 FROM epochs JOIN trials USING (trial_id) WHERE outcome = 'running' GROUP BY trial_id"
+    sweep.until(lambda: sweep.query(f"{at_work} HAVING count(*) = 1"))  # it has three more to do
     sweep.hurt("driver", signal.SIGTERM, chance=chance)
     code, _ = sweep.end()
     injected(17, "SIGTERM once")

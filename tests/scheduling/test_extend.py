@@ -104,6 +104,11 @@ def test_a_new_space_begins_at_its_first_network(tmp_path):
     assert expected.items() <= {id_: row["architecture"] for id_, row in rows_of(tmp_path).items()}.items()
 
 
+def test_a_space_alone_gets_as_many_as_the_others_have(tmp_path):
+    launch(tmp_path)
+    assert extend(tmp_path, spaces=("regnet_x",)).by_cohort == {"regnet_x/small": 4}
+
+
 def test_each_scale_is_extended(tmp_path):
     study = study_of()
     [scale] = study.scale

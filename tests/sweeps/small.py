@@ -10,7 +10,7 @@ import pytest
 from once import once
 
 SETTINGS = [
-    "trials_per_space=3", 'spaces=["anynet_c", "anynet_d"]', "data.num_train=512", "data.num_validation=250",
+    "trials_per_space=3", 'spaces=["anynet_c", "anynet_d"]', "data.num_train=1024", "data.num_validation=250",
     "stopping.max_epochs=4", "stopping.grace_epochs=1", "stopping.reduction_factor=2", "stopping.audit_fraction=0.4",
     "judging.num_bootstrap=500", "rerun.epochs=1", "rerun.resolution=12",
 ]  # fmt: skip

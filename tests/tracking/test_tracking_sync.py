@@ -16,6 +16,7 @@ from sweep.records.journal import Journal
 from sweep.records.lease import held
 from sweep.tracking import Outbox, TrackingError, default_tracking_uri, deliver
 from sweep.tracking.delivery import connect
+from sweep.verify import verify
 
 T0, T1 = "regnet_x-small-0000", "regnet_x-small-0001"
 
@@ -130,7 +131,10 @@ def test_a_sweep_that_was_extended_tells_what_was_added(run_dir, sql):
         MadeUpSweep(journal, seed=1).go_on()
         close(run_dir, "finished")
         extend(journal, 2)
+        assert "I1" not in verify(run_dir).violations
         deliver(run_dir)  # before any of them has begun
+        assert "I1" not in verify(run_dir).violations
+        assert sql("SELECT status FROM runs WHERE run_uuid = ?", journal.get("parent_run_id")) == [("KILLED",)]
         stored = run_dir / "mlartifacts" / journal.get("parent_run_id") / "artifacts"
         drawn = pq.read_table(stored / "architectures.parquet", columns=["trial_id"]).to_pylist()
         assert [row["trial_id"] for row in drawn] == [row["trial_id"] for row in journal.trials()]
