@@ -42,6 +42,10 @@ def rounds() -> Iterable[int]:
     return range(ROUNDS)
 
 
+class EndedError(AssertionError):
+    """The sweep came to its end before a moment that was waited for."""
+
+
 class Sweep:
     """One run directory, and the process at work on it. `started`: all that this test has started."""
 
@@ -158,7 +162,7 @@ class Sweep:
             if found := look():
                 return found
             if self.process.poll() is not None:
-                raise AssertionError(f"ended with {self.process.returncode}: {self.stderr}\n{self.log()}")
+                raise EndedError(f"ended with {self.process.returncode}: {self.stderr}\n{self.log()}")
             time.sleep(0.05)
         raise AssertionError(f"not seen within {timeout_s} s\n{self.stderr}\n{self.log()}")
 

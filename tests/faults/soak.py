@@ -23,7 +23,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from faults.harness import STUDY, Sweep
+from faults.harness import STUDY, EndedError, Sweep
 from faults.test_identity import CLOCK
 from faults.test_mlflow import Server, server
 from faults.test_storage import damage, fill, small_disk
@@ -174,15 +174,14 @@ def _one(soaked: Soaked, chance: random.Random) -> list[Fault]:
     injected: list[Fault] = []
     soaked.start()
     for _ in range(chance.randint(1, 5)):
-        with contextlib.suppress(AssertionError):  # it ends before the moment comes
+        with contextlib.suppress(EndedError, IndexError):  # too late, or there is no such process in this moment
             soaked.sweep.at(chance, last=8)
+            injected.append(chance.choice(soaked.faults())())
         if soaked.is_over():
             # It may have come to its end while the server was away: the next launch delivers the rest.
             undelivered = soaked.sweep.process.returncode == 1 and "`sweep sync" in soaked.sweep.stderr
             assert soaked.sweep.process.returncode == 0 or undelivered, soaked.sweep.stderr
             break
-        with contextlib.suppress(IndexError):  # no such process in this moment
-            injected.append(chance.choice(soaked.faults())())
     soaked.sweep.finish(300)
     soaked.sweep.check(against=soaked.reference)
     return injected
