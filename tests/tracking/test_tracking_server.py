@@ -65,7 +65,7 @@ def test_a_server_killed_in_mid_sweep_loses_nothing(run_dir, sql):
     preflight(uri)
     with pytest.raises(ValueError, match=f"--port {port}: cannot be used"):
         start_server(run_dir, port)
-    with make_journal(run_dir) as journal:
+    with make_journal(run_dir, num=2) as journal:
         outbox = Outbox(run_dir, uri, experiment="quickstart", interval_s=0.05)
         train(journal, T0, [40.0], "running")
         outbox.start()
