@@ -37,6 +37,7 @@ _START_PATIENCE_S = 600.0  # the hosts of a cluster are examined meanwhile
 _PATIENCE_S = 120.0
 _SAY_AGAIN_S = 60.0
 _ROOM_BYTES = 4_000_000
+_KILLED_WITHIN_S = 5.0
 
 Log = Callable[[str], None]
 
@@ -269,15 +270,24 @@ def _last_words(process: subprocess.Popen, log_path: Path) -> str:
 
 
 def _end(process: subprocess.Popen) -> None:
-    """End an engine and the Ray that it started, if any of it is left."""
-    family = []
-    with suppress(psutil.NoSuchProcess):
-        engine = psutil.Process(process.pid)
-        family = [engine, *engine.children(recursive=True)] if process.poll() is None else []
+    """End an engine and the Ray that it started, if any of it is left.
+
+    They are one session (`start_new_session`). Of an engine that was killed, some of Ray's agents stay for a minute
+    otherwise, and are no one's children.
+    """
+    family = list(_session(process.pid))
     for member in family:
         with suppress(psutil.NoSuchProcess):
             member.kill()
     process.wait()
+    psutil.wait_procs(family, timeout=_KILLED_WITHIN_S)
     assert process.stdin is not None
     with suppress(BrokenPipeError):
         process.stdin.close()
+
+
+def _session(leader: int) -> Iterator[psutil.Process]:
+    for pid in psutil.pids():
+        with suppress(OSError, psutil.NoSuchProcess):  # it has just ended, or is none of ours
+            if os.getsid(pid) == leader:
+                yield psutil.Process(pid)

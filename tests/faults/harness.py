@@ -58,6 +58,7 @@ class Sweep:
         self.study = "quickstart"
         self.process: subprocess.Popen[str] | None = None
         self._stderr = run_dir.with_name(f"{run_dir.name}.stderr")
+        self._engines: set[int] = set()
 
     # -- its life ----------------------------------------------------------------------------------------------
 
@@ -125,6 +126,7 @@ class Sweep:
     def hurt(self, role: str, number: signal.Signals = signal.SIGKILL, *, chance: random.Random) -> psutil.Process:
         """Send a signal to the driver or to one process of a role."""
         assert self.process is not None
+        self._engines |= {engine.pid for engine in self.find("engine")}
         found = [psutil.Process(self.process.pid)] if role == "driver" else self.until(lambda: self.find(role))
         victim = chance.choice(found)
         victim.send_signal(number)
@@ -141,6 +143,15 @@ class Sweep:
                 if process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
         return found
+
+    def left(self) -> list[psutil.Process]:
+        """What still runs of the engines that were hurt: each is the leader of a session, and Ray is in it."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.NoSuchProcess, OSError):
+                if os.getsid(process.pid) in self._engines:
+                    found.append(process)
+        return self.alive(found)
 
     def kill_all(self) -> None:
         if self.process is None:
@@ -206,7 +217,8 @@ class Sweep:
             return database.execute(sought).fetchone()[0]
 
     def check(self, against: "Sweep | None" = None) -> None:
-        """All invariants hold, and the trials are those of an undisturbed sweep."""
+        """All invariants hold, no process is left, and the trials are those of an undisturbed sweep."""
+        assert not self.left()
         findings = verify(self.run_dir, against=against.run_dir if against else None)
         assert not findings.violations, findings
         assert not findings.not_checked, findings
