@@ -36,14 +36,16 @@ def profile(tmp_path, monkeypatch):
     resources = Resources(num_cpus=2, object_store_memory=100_000_000)
     head = node.up(port=free_port(), dashboard_port=free_port(), resources=resources)
     path = tmp_path / "here.toml"
-    path.write_text(f'name = "here"\naddress = "auto"\njobs = "{head.dashboard}"\nruns = "{tmp_path / "head"}"\n')
+    text = f'name = "here"\naddress = "auto"\njobs = "{head.dashboard}"\nruns = "{tmp_path / "head"}"\n'
+    path.write_text(f"{text}stall_after_s = 300\n")  # epochs are held back meanwhile
     yield path
     node.stop(head)
 
 
 def test_a_study_is_followed_let_go_found_again_stopped_and_gone_on_with(profile, sweep_cli, tmp_path):
-    laptop = tmp_path / "laptop"
+    laptop, hold = tmp_path / "laptop", tmp_path / "hold"
     laptop.mkdir()
+    hold.touch()  # no epoch ends, nor does the sweep, before it is let go
     following = subprocess.Popen(
         [sys.executable, "-m", "sweep", "submit", "quickstart", "--on", profile, "--name", "mine", *OPTIONS],
         cwd=laptop, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -57,14 +59,17 @@ def test_a_study_is_followed_let_go_found_again_stopped_and_gone_on_with(profile
     (job,) = (path.stem for path in (laptop / "runs" / ".jobs").glob("*.json"))
     assert f"detached; the sweep goes on. Back: sweep attach {job}" in said
 
+    hold.unlink()
     deadline = time.monotonic() + 60
-    while not (known := json.loads(sweep_cli("status", job, "--json", cwd=laptop).stdout)).get("epochs_trained"):
-        assert time.monotonic() < deadline, known
+    while not journal(tmp_path / "head" / "mine", "SELECT 1 FROM epochs"):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    hold.touch()
+    known = json.loads(sweep_cli("status", job, "--json", cwd=laptop).stdout)
+    assert known["epochs_trained"] > 0
     assert (known["job_status"], known["running"], known["finished"]) == ("RUNNING", True, False)
 
     # The same name twice at once, while the first is at work: the second driver names the first and leaves it alone.
-    hold = tmp_path / "hold"
-    hold.touch()
     again = ("submit", "quickstart", "--on", profile, "--name", "mine", *OPTIONS)
     second = sweep_cli(*again, cwd=laptop, timeout=100)
     assert second.returncode == 2
