@@ -109,8 +109,9 @@ def plain_line(state: Snapshot, elapsed_s: float, eta: tuple[float, float] | Non
     """One line for a log file."""
     outcomes = ", ".join(f"{state.counts[name]} {name}" for name in (*ENDED, RUNNING, PAUSED) if state.counts[name])
     best = "" if state.best_error_pct is None else f"; best {state.best_error_pct:.2f} % ({state.best_space})"
+    shown = f" ({outcomes})" if outcomes else ""
     return (
-        f"{duration(elapsed_s)}: {state.num_ended}/{state.num_trials} trials ended ({outcomes}); "
+        f"{duration(elapsed_s)}: {state.num_ended}/{state.num_trials} trials ended{shown}; "
         f"{state.epochs} epochs of about {state.epochs_low} to {state.epochs_high}{best}; {_eta(eta)}"
     )
 
