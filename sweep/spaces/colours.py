@@ -1,9 +1,15 @@
-"""One colour a space, the same in every figure, table and MLflow run.
+"""How a space looks: its title and one colour, the same in every figure, table and MLflow run of a study.
 
-Out: `SPACE_COLOURS`, from A to E and X. Found by search, and held to it by a test: each has a contrast of 3 to 1 on a
-white and on a near-black page (#111418), and any two differ by 25 or more in CIELAB, as seen with full colour vision
-and with none of one kind of cone.
+In: the spaces of a study. Out: a `Look` for each. `SPACE_COLOURS`, from A to E and X, and `MORE_COLOURS` were found by
+search, and are held to it by a test: each has a contrast of 3 to 1 on a white and on a near-black page (#111418), and
+any two of the first differ by 25 or more in CIELAB, of all by 17 or more, as seen with full colour vision and with none
+of one kind of cone.
 """
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sweep.spaces.space import Space
 
 SPACE_COLOURS: dict[str, str] = {
     "anynet_a": "#626262",
@@ -13,3 +19,25 @@ SPACE_COLOURS: dict[str, str] = {
     "anynet_e": "#00aa63",
     "regnet_x": "#c01b1f",
 }
+MORE_COLOURS = ("#bc80bc", "#9880ec", "#74988c", "#f85050", "#8c508c", "#38742c")
+
+
+class Look(NamedTuple):
+    """What a person sees of a space."""
+
+    title: str
+    colour: str
+
+
+def looks_of(spaces: Sequence[Space]) -> dict[str, Look]:
+    """By name. A to E and X keep their colours; the others take, in their order, the first that are still free.
+
+    A study of more than twelve spaces repeats the last of them.
+    """
+    taken = {SPACE_COLOURS.get(space.name) for space in spaces}
+    free = [colour for colour in (*SPACE_COLOURS.values(), *MORE_COLOURS) if colour not in taken]
+    looks = {}
+    for space in spaces:
+        colour = SPACE_COLOURS.get(space.name) or (free.pop(0) if len(free) > 1 else free[0])
+        looks[space.name] = Look(space.title, colour)
+    return looks
