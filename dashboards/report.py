@@ -121,6 +121,7 @@ def _template() -> jinja2.Template:
         "signed": words.signed,
         "rule": words.rule_label,
         "epochs": words.epochs_text,
+        "sizes": words.sizes_text,
         "duration": words.duration,
         "si": words.si,
     }
@@ -148,7 +149,8 @@ def _note(verdict: Verdict, num_comparisons: int) -> str:
     if verdict.verdict != "undecided":
         return ""
     if verdict.ci_low_pct is None or verdict.ci_high_pct is None:
-        return "too few networks, or no spread among them, to say anything"
+        matching = "" if verdict.matched_on == "none" else f" of like {verdict.matched_on}"
+        return f"too few networks{matching}, or no spread among them, to say anything"
     notes = []
     if not verdict.ci_low_pct <= 0 <= verdict.ci_high_pct:
         notes.append(f"alone it would be a difference; among {num_comparisons} comparisons it may be chance")

@@ -218,7 +218,7 @@ def verdict_table(verdicts: list[Any]) -> RenderableType:
             f"{verdict.space_without} → {verdict.space_with}",
             *([verdict.scale] if len(scales) > 1 else ()),
             *([str(verdict.rung_epochs)] if len(budgets) > 1 else ()),
-            f"{verdict.n_without}+{verdict.n_with}",
+            f"{verdict.num_matched_without}+{verdict.num_matched_with}",
             _effect(verdict),
             Text(verdict.verdict, style=VERDICT_STYLES[verdict.verdict]),
         )
@@ -228,10 +228,19 @@ def verdict_table(verdicts: list[Any]) -> RenderableType:
         budget = f"after {epochs} epoch{'s' if epochs > 1 else ''}"
     explained = Text(
         f"effect: mean validation error {budget} with the rule minus without; below 0 it helps. All trials, "
-        "survivors or not; verdicts are corrected for their number.",
+        f"survivors or not{_matching(verdicts)}; verdicts are corrected for their number.",
         style="dim",
     )
     return Group(table, explained) if verdicts else Text("no two of the study's spaces differ by a rule", style="dim")
+
+
+def _matching(verdicts: list[Any]) -> str:
+    measures = {verdict.matched_on for verdict in verdicts} - {"none"}
+    shares = [verdict.share_outside for verdict in verdicts if verdict.share_outside is not None]
+    if not measures:
+        return ""
+    outside = f"; up to {max(shares):.0%} have no counterpart and are left out" if shares else ""
+    return f", matched on {', '.join(measures)}: n networks of like complexity{outside}"
 
 
 def _effect(verdict: Any) -> str:
