@@ -96,6 +96,7 @@ def render_report(tables: Tables, verdicts: Sequence[Verdict], *, reruns: Reruns
         chance_error_pct=chance_error_pct(study),
         answers=words.answers(tables, verdicts),
         verdicts=[(verdict, _note(verdict, len(verdicts))) for verdict in verdicts],
+        matched_on=next((v.matched_on for v in verdicts if v.matched_on != "none"), None),
         marks=figures.MARKS,
         titles={name: space.title for name, space in SPACES.items()},
         colours=SPACE_COLOURS,
@@ -121,7 +122,6 @@ def _template() -> jinja2.Template:
         "signed": words.signed,
         "rule": words.rule_label,
         "epochs": words.epochs_text,
-        "sizes": words.sizes_text,
         "duration": words.duration,
         "si": words.si,
     }

@@ -235,12 +235,10 @@ def verdict_table(verdicts: list[Any]) -> RenderableType:
 
 
 def _matching(verdicts: list[Any]) -> str:
-    measures = {verdict.matched_on for verdict in verdicts} - {"none"}
-    shares = [verdict.share_outside for verdict in verdicts if verdict.share_outside is not None]
-    if not measures:
+    if not verdicts or verdicts[0].matched_on == "none":
         return ""
-    outside = f"; up to {max(shares):.0%} have no counterpart and are left out" if shares else ""
-    return f", matched on {', '.join(measures)}: n networks of like complexity{outside}"
+    most = max(verdict.share_outside or 0.0 for verdict in verdicts)
+    return f", matched on {verdicts[0].matched_on} (up to {most:.0%} of a pair have no counterpart and are left out)"
 
 
 def _effect(verdict: Any) -> str:
