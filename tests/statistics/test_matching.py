@@ -15,18 +15,11 @@ from sweep.statistics.bootstrap import Stratum, studentised_difference, unmatche
 from sweep.statistics.matching import MAX_STRATA, matched
 from sweep.statistics.verdicts import trials_to_decide
 
-SLOPE_PCT = 3.0  # points of error that twice the flops save
+synthetic.SLOPE_PCT = 3.0  # points of error that twice the flops save
 SHAPES = {
     "anynet_c": (1.0, 2.0),
     "anynet_d": (2.0, 1.0),
 }  # of beta distributions over the band: D's networks are larger
-
-
-def confounded(rng: np.random.Generator, num: int, *, effect_pct: float = 0.0) -> list[np.ndarray]:
-    """Errors without and with a rule, and flops likewise: skewed errors that fall with flops, over a band of 2:1."""
-    positions = [rng.beta(*shape, size=num) for shape in SHAPES.values()]
-    errors = [22.0 - SLOPE_PCT * position + 2.5 * (rng.gamma(4.0, size=num) - 4.0) / 2.0 for position in positions]
-    return [errors[0], errors[1] + effect_pct, *(4e5 * 2.0**position for position in positions)]
 
 
 def sweep_of(seed: int, *, effect_pct: float = 0.0, num: int = 48, measure: str = "flops", **changes) -> Tables:
@@ -35,12 +28,14 @@ def sweep_of(seed: int, *, effect_pct: float = 0.0, num: int = 48, measure: str 
     means = {"anynet_c": 22.0, "anynet_d": 22.0 + effect_pct}
     tables = synthetic.tables(means, rng=rng, trials_per_space=num, **changes)
     positions = {
-        trial_id: rng.beta(*SHAPES[space])
+        trial_id: rng.beta(*synthetic.LARGER_WITH[space == "anynet_d"])
         for trial_id, space in zip(tables.trials["trial_id"].to_pylist(), tables.trials["space"].to_pylist())
     }
     complexity = [round(4e5 * 2.0 ** positions[trial_id]) for trial_id in tables.trials["trial_id"].to_pylist()]
     errors = [
-        None if row["val_error_pct"] is None else row["val_error_pct"] - SLOPE_PCT * positions[row["trial_id"]]
+        None
+        if row["val_error_pct"] is None
+        else row["val_error_pct"] - synthetic.SLOPE_PCT * positions[row["trial_id"]]
         for row in tables.epochs.select(["trial_id", "val_error_pct"]).to_pylist()
     ]
     return replace(
@@ -100,7 +95,7 @@ def test_weights_are_the_overlap_of_a_stratum_and_thin_strata_are_left_out():
 @pytest.mark.parametrize("seed", range(5))
 def test_both_sides_are_balanced_and_weights_sum_to_one(seed):
     rng = np.random.default_rng(seed)
-    _, _, flops_without, flops_with = confounded(rng, 60)
+    _, _, flops_without, flops_with = synthetic.confounded(rng, 60)
     strata = matched(flops_without, flops_with, flops_without, flops_with)
     assert sum(s.weight for s in strata) == pytest.approx(1.0)
     assert all(s.without.max() / s.without.min() < 2 ** (1 / 6) for s in strata)  # seven strata or so of the band
@@ -134,7 +129,7 @@ def test_no_counterparts_no_strata(without, with_):
 
 def test_one_stratum_of_all_is_the_unmatched_comparison():
     rng = np.random.default_rng(1)
-    errors = confounded(rng, 20)[:2]
+    errors = synthetic.confounded(rng, 20)[:2]
     whole, one = (
         studentised_difference(strata, num_bootstrap=199, rng=np.random.default_rng(2))
         for strata in (unmatched(*errors), matched(*errors, np.ones(20), np.ones(20)))
@@ -147,7 +142,7 @@ def test_one_stratum_of_all_is_the_unmatched_comparison():
 def test_larger_networks_are_not_taken_for_a_rule(num):
     rng = np.random.default_rng(num)
     num_sweeps = 300
-    samples = [confounded(rng, num) for _ in range(num_sweeps)]
+    samples = [synthetic.confounded(rng, num) for _ in range(num_sweeps)]
     assert sum(errs(unmatched(*sample[:2]), rng) for sample in samples) > 0.15 * num_sweeps
     assert sum(errs(matched(*sample), rng) for sample in samples) <= at_most_nominal(num_sweeps)
 
@@ -155,7 +150,7 @@ def test_larger_networks_are_not_taken_for_a_rule(num):
 @pytest.mark.parametrize("num_strata", [0, 4])
 def test_interval_of_a_true_effect_covers_it_and_excludes_zero(num_strata):
     rng = np.random.default_rng(3)
-    samples = [matched(*confounded(rng, 80, effect_pct=2.0), num_strata=num_strata) for _ in range(300)]
+    samples = [matched(*synthetic.confounded(rng, 80, effect_pct=2.0), num_strata=num_strata) for _ in range(300)]
     assert sum(errs(strata, rng, truth_pct=2.0) for strata in samples) <= at_most_nominal(300)
     assert sum(errs(strata, rng) for strata in samples) > 0.9 * 300
 
@@ -165,7 +160,7 @@ def test_divergence_in_small_strata_does_not_make_a_rule():
     rng = np.random.default_rng(4)
     wrong = 0
     for _ in range(300):
-        *errors, flops_without, flops_with = confounded(rng, 40)
+        *errors, flops_without, flops_with = synthetic.confounded(rng, 40)
         diverged = (np.where(rng.random(40) < 0.08, 90.0, found) for found in errors)
         wrong += errs(matched(*diverged, flops_without, flops_with), rng)
     assert wrong <= at_most_nominal(300)
