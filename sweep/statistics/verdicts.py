@@ -311,7 +311,7 @@ def _verdict(
         matched_on=sample.matched_on,
         num_matched_without=num_matched[0],
         num_matched_with=num_matched[1],
-        share_outside=1 - sum(num_matched) / num if num else None,
+        share_outside=(num - sum(num_matched)) / num if num else None,
     )
 
 
