@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
-from dashboards.words import epochs_text, interval_text, pair_label, provenance_text, rule_label, si
+from dashboards.words import epochs_text, interval_text, pair_label, provenance_text, rule_label, si, sizes_text
 from sweep.records import Tables
 from sweep.spaces import SPACES
 from sweep.spaces.colours import SPACE_COLOURS
@@ -216,7 +216,7 @@ def _forest_trace(decision: str, mark: Mark, drawn: list[tuple[int, Verdict]]) -
             "line": {"width": 2, "color": mark.colour},
         },
         error_x={"type": "data", "array": reach, "color": mark.colour, "thickness": 2.5, "width": 6},
-        customdata=[[f"{v.n_without} + {v.n_with}", epochs_text(v.rung_epochs)] for v in verdicts],
+        customdata=[[sizes_text(v), epochs_text(v.rung_epochs)] for v in verdicts],
         hovertemplate=f"{decision}: %{{x:+.2f}} points, n = %{{customdata[0]}}, "
         "after %{customdata[1]}<extra></extra>",
     )
@@ -478,6 +478,8 @@ def _draw_forest(axes: Axes, verdicts: Sequence[Verdict], *, several_scales: boo
     axes.set_yticks(range(len(verdicts)), labels, fontsize=9, parse_math=False)
     axes.set_xlabel("points of validation error (with the rule − without)")
     title = f"Rules, {verdicts[0].confidence:.0%} intervals" if verdicts else "No two spaces differ by a rule"
+    if verdicts and verdicts[0].matched_on != "none":
+        title += f", matched on {verdicts[0].matched_on}"
     axes.set_title(title, loc="left", fontsize=10)
     _strip(axes)
 

@@ -96,6 +96,7 @@ def render_report(tables: Tables, verdicts: Sequence[Verdict], *, reruns: Reruns
         chance_error_pct=chance_error_pct(study),
         answers=words.answers(tables, verdicts),
         verdicts=[(verdict, _note(verdict, len(verdicts))) for verdict in verdicts],
+        matched_on=next((v.matched_on for v in verdicts if v.matched_on != "none"), None),
         marks=figures.MARKS,
         titles={name: space.title for name, space in SPACES.items()},
         colours=SPACE_COLOURS,
@@ -148,7 +149,8 @@ def _note(verdict: Verdict, num_comparisons: int) -> str:
     if verdict.verdict != "undecided":
         return ""
     if verdict.ci_low_pct is None or verdict.ci_high_pct is None:
-        return "too few networks, or no spread among them, to say anything"
+        matching = "" if verdict.matched_on == "none" else f" of like {verdict.matched_on}"
+        return f"too few networks{matching}, or no spread among them, to say anything"
     notes = []
     if not verdict.ci_low_pct <= 0 <= verdict.ci_high_pct:
         notes.append(f"alone it would be a difference; among {num_comparisons} comparisons it may be chance")

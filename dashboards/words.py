@@ -31,6 +31,15 @@ def interval_text(verdict: Verdict) -> str:
     return f"{signed(verdict.effect_pct)} [{signed(verdict.ci_low_pct)}, {signed(verdict.ci_high_pct)}]"
 
 
+def sizes_text(verdict: Verdict) -> str:
+    """How many networks are compared: "20 + 20", or "17 + 15 of 20 + 20, matched on flops"."""
+    all_of_them = f"{verdict.n_without} + {verdict.n_with}"
+    if verdict.matched_on == "none":
+        return all_of_them
+    compared = f"{verdict.num_matched_without} + {verdict.num_matched_with}"
+    return f"{compared} of {all_of_them}, matched on {verdict.matched_on}"
+
+
 def signed(value: float) -> str:
     """With two decimals and a typographic minus; never "−0.00"."""
     return f"{round(value, 2) + 0.0:+.2f}".replace("-", MINUS)
@@ -140,7 +149,7 @@ def _doubt(verdict: Verdict) -> str:
 
 
 def _numbers(verdict: Verdict) -> str:
-    size = f"n = {verdict.n_without} + {verdict.n_with}"
+    size = f"n = {sizes_text(verdict)}"
     if verdict.effect_pct is None:
         return f"no networks to compare, {size}"
     points = f"{signed(verdict.effect_pct)} points of error"

@@ -22,6 +22,7 @@ MAX_TRIALS = 1_000_000  # of one sweep: drawing them takes some minutes and 1.2 
 
 TRAIN = "train"  # the objective of a study that trains its networks
 
+Match = Literal["none", "flops", "params", "activations"]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -146,11 +147,17 @@ class Stopping(_Settings):
 
 
 class Judging(_Settings):
-    """How a rule is judged: harm or benefit within `margin_pct` points of error counts as none."""
+    """How a rule is judged: harm or benefit within `margin_pct` points of error counts as none.
+
+    `match` compares only networks of like flops, params or activations, so that the effect of a rule and that of being
+    larger do not mix: in `match_strata` bands of equal ratio, 0 for as many as there are networks for.
+    """
 
     margin_pct: Annotated[float, Field(gt=0)] = 0.5
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     num_bootstrap: Annotated[int, Field(ge=100)] = 10_000
+    match: Match = "none"
+    match_strata: Annotated[int, Field(ge=0, le=1000)] = 0
 
 
 class Rerun(_Settings):
@@ -247,6 +254,9 @@ class Study(_Settings):
     def hash(self) -> str:
         """Twelve hex digits of what decides the results; where the images lie does not count."""
         counted = self.model_dump(mode="json", exclude={"tracking": True, "data": {"path"}})
+        for field in ("match", "match_strata"):  # came later: at their default, older studies keep their hash
+            if counted["judging"][field] == Judging.model_fields[field].default:
+                del counted["judging"][field]
         return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:12]
 
     def to_dict(self) -> dict[str, Any]:

@@ -51,6 +51,13 @@ def test_hash_is_of_what_decides_the_results():
     assert study.hash != study_from_dict({**GOOD, "seed": 1}).hash
 
 
+def test_settings_that_came_later_leave_the_hash_of_older_studies_as_it_was():
+    """A golden value, from before there was matching."""
+    assert load_study("quickstart").hash == "40442e204932"
+    assert load_study("quickstart", ["judging.match=flops"]).hash != "40442e204932"
+    assert load_study("quickstart", ["judging.match_strata=4"]).hash != "40442e204932"
+
+
 def test_a_password_in_the_tracking_uri_is_written_nowhere():
     study = study_from_dict({**GOOD, "tracking": {"uri": "http://me:canary@server"}})
     assert study.tracking.uri == "http://me:canary@server"
