@@ -32,8 +32,8 @@ LATER_FIELDS: dict[str, tuple[str, ...]] = {
         "cycle_rise", "mixup", "random_erasing",
     ),
 }  # fmt: skip
-"""Fields, by table, that came after studies had been recorded. At its default such a field does not enter the hash,
-so that a recorded study keeps the one it has."""
+"""Fields, by table ("" is the top level), that came after studies had been recorded. At its default such a field does
+not enter the hash, so that a recorded study keeps the one it has."""
 
 
 class Data(Settings):
@@ -243,15 +243,23 @@ class Study(Settings):
         """Twelve hex digits of what decides the results; where the images lie does not count."""
         counted = self.model_dump(mode="json", exclude={"tracking": True, "data": {"path"}})
         for table, later in LATER_FIELDS.items():
-            settings = getattr(self, table)
-            for name in later:
-                if getattr(settings, name) == type(settings).model_fields[name].default:
-                    del counted[table][name]
+            _forget_defaults(getattr(self, table) if table else self, counted[table] if table else counted, later)
         return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:12]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, without `tracking`: its URI may hold a password, and this is written everywhere."""
         return self.model_dump(mode="json", exclude={"tracking"})
+
+
+def _forget_defaults(settings: Settings | tuple[Settings, ...], counted: Any, names: Iterable[str]) -> None:
+    """Take out of a dumped table, or of each of several, what stands at its default."""
+    if isinstance(settings, tuple):
+        for one, its in zip(settings, counted):
+            _forget_defaults(one, its, names)
+        return
+    for name in names:
+        if getattr(settings, name) == type(settings).model_fields[name].get_default(call_default_factory=True):
+            del counted[name]
 
 
 def _refuse_doubles(field: str, values: Iterable[str]) -> None:

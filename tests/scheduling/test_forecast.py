@@ -175,6 +175,7 @@ def test_what_is_kept_unless_the_profile_says_otherwise():
         (),
         ("scale.ranges.num_stages=1", "scale.flops_min=1e4", "scale.flops_max=4e5"),
         ("scale.ranges={}", "scale.resolution=32", "scale.flops_min=4e6", "scale.flops_max=8e6"),
+        ("recipe.optimizer=adam",),
     ],
 )
 def test_real_states_stay_within_the_bound(overrides):
