@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from sweep.studies import Recipe, derive_seed
+from sweep.studies import PRESETS, Recipe, derive_seed
 from sweep.training import trial as trial_module
 from sweep.training.stochastic import is_stochastic
 from sweep.training.trial import EpochResult, ForeignStateError, Tick, Trial
@@ -270,6 +270,24 @@ def test_the_images_left_over_are_a_batch_too_where_asked(network, noise, batch_
         num += len(index)
     assert num == (255 if batch_size == 51 else 256)
     assert result.train_loss == pytest.approx(total / num, rel=1e-5)
+
+
+def test_the_seed_s_recipe_is_the_plain_loop_of_d2l_bit_for_bit(network, noise):
+    """d2l's `Trainer.fit_epoch` over its loader: every image once an epoch, SGD of lr = 0.05 and nothing else."""
+    recipe = Recipe(**{**PRESETS["seed"], "batch_size": 100})
+    trial = Trial(network, recipe, noise, num_epochs=2, seed=1)
+    list(trial.run())
+    plain = Trial(network, recipe, noise, num_epochs=2, seed=1)
+    images, labels = torch.from_numpy(noise.images), torch.from_numpy(noise.labels).long()
+    optimizer = torch.optim.SGD(plain.network.parameters(), lr=0.05)
+    plain.network.train()
+    for epoch in (1, 2):
+        order = torch.randperm(256, generator=torch.Generator().manual_seed(derive_seed(1, "epoch", epoch)))
+        for index in order.split(100):
+            optimizer.zero_grad()
+            functional.cross_entropy(plain.network(plain.normalised(images[index])), labels[index]).backward()
+            optimizer.step()
+    assert_equal_to_the_bit(trial.network.state_dict(), plain.network.state_dict())
 
 
 # -- networks that draw ------------------------------------------------------------------------------------------
