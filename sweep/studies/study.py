@@ -169,7 +169,8 @@ class Study(Settings):
 
     A trial whose own code fails is tried again `max_failures` times, one whose machine fails `max_machine_failures`
     times; one that runs out of memory counts as failed, or is tried once with half the batch ("smaller_batch").
-    `objective`: "train", or `module:function` of the user's own (sweep/training/objective.py).
+    `objective`: "train", or `module:function` of the user's own (sweep/training/objective.py). `recipe`: a table, or
+    the name of a preset in its place (sweep/studies/recipe.py).
     """
 
     name: Name
