@@ -14,25 +14,31 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from sweep.spaces import Ranges, get_space
+from sweep.studies.recipe import Recipe, preset
+from sweep.studies.settings import Count, Settings, Share
 
 MAX_TRIALS = 1_000_000  # of one sweep: drawing them takes some minutes and 1.2 GB
 
 TRAIN = "train"  # the objective of a study that trains its networks
 
 Match = Literal["none", "flops", "params", "activations"]
-Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
+LATER_FIELDS: dict[str, tuple[str, ...]] = {
+    "recipe": (
+        "drop_last", "optimizer", "beta2", "l1_decay", "gradient_clip", "schedule", "step_at", "step_factor",
+        "cycle_rise", "mixup", "random_erasing",
+    ),
+    "judging": ("match", "match_strata"),
+}  # fmt: skip
+"""Fields, by table ("" is the top level), that came after studies had been recorded. At its default such a field does
+not enter the hash, so that a recorded study keeps the one it has."""
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-
-class Data(_Settings):
+class Data(Settings):
     """The images: `num_train` of them train a trial, `num_validation` others judge it; the test set stays shut."""
 
     name: Literal["fashion_mnist"] = "fashion_mnist"
@@ -58,14 +64,14 @@ class Data(_Settings):
         return 1
 
 
-class Scale(_Settings):
+class Scale(Settings):
     """One size at which the rules are tried: image resolution in pixels, a flops band, and the spaces' ranges."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,40}$")] = "small"
     resolution: Annotated[int, Field(ge=8, le=1024)] = 28
     flops_min: Annotated[float, Field(gt=0)]
     flops_max: Annotated[float, Field(gt=0)]
-    ranges: dict[str, Any] = {}
+    ranges: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _band(self) -> "Scale":
@@ -94,22 +100,7 @@ def to_ranges(table: dict[str, Any]) -> Ranges:
     return Ranges(**settings)
 
 
-class Recipe(_Settings):
-    """How a network trains: SGD with momentum, linear warm-up, one cosine over all its epochs to zero."""
-
-    batch_size: Count = 128
-    learning_rate: Annotated[float, Field(gt=0)] = 0.1
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    nesterov: bool = True
-    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-    warmup_steps: Annotated[int, Field(ge=0)] = 20
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    flip: bool = True
-    crop_padding: Annotated[int, Field(ge=0)] = 2
-    precision: Literal["fp32", "bf16"] = "fp32"
-
-
-class Stopping(_Settings):
+class Stopping(Settings):
     """When a trial ends: at its cohort's rungs (grace, grace·eta, …) or after `max_epochs`.
 
     `method`: "asha" stops a trial as it arrives at a rung; "asha_promotion" lets it wait there until its place is
@@ -146,7 +137,7 @@ class Stopping(_Settings):
         return tuple(found)
 
 
-class Judging(_Settings):
+class Judging(Settings):
     """How a rule is judged: harm or benefit within `margin_pct` points of error counts as none.
 
     `match` compares only networks of like flops, params or activations, so that the effect of a rule and that of being
@@ -160,7 +151,7 @@ class Judging(_Settings):
     match_strata: Annotated[int, Field(ge=0, le=1000)] = 0
 
 
-class Rerun(_Settings):
+class Rerun(Settings):
     """The best network at full scale: all training images; `resolution` 0 keeps that of its scale."""
 
     epochs: Count = 30
@@ -175,18 +166,19 @@ class Rerun(_Settings):
         return resolution
 
 
-class Tracking(_Settings):
+class Tracking(Settings):
     """Where MLflow records: an URI, or nothing for a SQLite file in the run directory."""
 
     uri: str = ""
 
 
-class Study(_Settings):
+class Study(Settings):
     """A whole study. `spaces` are compared at each scale with `trials_per_space` networks each.
 
     A trial whose own code fails is tried again `max_failures` times, one whose machine fails `max_machine_failures`
     times; one that runs out of memory counts as failed, or is tried once with half the batch ("smaller_batch").
-    `objective`: "train", or `module:function` of the user's own (sweep/training/objective.py).
+    `objective`: "train", or `module:function` of the user's own (sweep/training/objective.py). `recipe`: a table, or
+    the name of a preset in its place (sweep/studies/recipe.py).
     """
 
     name: Name
@@ -222,6 +214,11 @@ class Study(_Settings):
         _refuse_doubles("spaces", spaces)
         return spaces
 
+    @field_validator("recipe", mode="before")
+    @classmethod
+    def _recipe(cls, recipe: Any) -> Any:
+        return preset(recipe) if isinstance(recipe, str) else recipe
+
     @field_validator("scale")
     @classmethod
     def _scales(cls, scales: tuple[Scale, ...]) -> tuple[Scale, ...]:
@@ -230,7 +227,7 @@ class Study(_Settings):
 
     @model_validator(mode="after")
     def _batch(self) -> "Study":
-        if self.recipe.batch_size > self.data.num_train:
+        if self.recipe.num_steps(self.data.num_train) == 0:
             raise ValueError(
                 f"recipe.batch_size = {self.recipe.batch_size} is more than data.num_train = {self.data.num_train}; "
                 "an epoch would hold no batch: lower one or raise the other"
@@ -254,14 +251,24 @@ class Study(_Settings):
     def hash(self) -> str:
         """Twelve hex digits of what decides the results; where the images lie does not count."""
         counted = self.model_dump(mode="json", exclude={"tracking": True, "data": {"path"}})
-        for field in ("match", "match_strata"):  # came later: at their default, older studies keep their hash
-            if counted["judging"][field] == Judging.model_fields[field].default:
-                del counted["judging"][field]
+        for table, later in LATER_FIELDS.items():
+            _forget_defaults(getattr(self, table) if table else self, counted[table] if table else counted, later)
         return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:12]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, without `tracking`: its URI may hold a password, and this is written everywhere."""
         return self.model_dump(mode="json", exclude={"tracking"})
+
+
+def _forget_defaults(settings: Settings | tuple[Settings, ...], counted: Any, names: Iterable[str]) -> None:
+    """Take out of a dumped table, or of each of several, what stands at its default."""
+    if isinstance(settings, tuple):
+        for one, its in zip(settings, counted):
+            _forget_defaults(one, its, names)
+        return
+    for name in names:
+        if getattr(settings, name) == type(settings).model_fields[name].get_default(call_default_factory=True):
+            del counted[name]
 
 
 def _refuse_doubles(field: str, values: Iterable[str]) -> None:
@@ -312,6 +319,11 @@ def _apply(table: dict[str, Any], override: str) -> None:
     except tomllib.TOMLDecodeError:
         value = text  # a bare word is a string: quotes rarely survive a shell
     *parents, last = key.strip().split(".")
+    if parents[:1] == ["recipe"] and isinstance(name := table.get("recipe"), str):
+        try:
+            table["recipe"] = preset(name)  # a table, in which single settings can be changed
+        except ValueError as error:
+            raise ValueError(f"recipe = {name!r}: {error}") from None
     target: Any = table
     for parent in parents:
         target = target[0] if isinstance(target, list) and len(target) == 1 else target

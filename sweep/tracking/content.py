@@ -79,8 +79,9 @@ _STUDY_PARAMS = {
     "": ("seed", "spaces", "trials_per_space", "max_failures", "objective"),
     "data": ("name", "num_train", "num_validation"),
     "recipe": (
-        "batch_size", "learning_rate", "momentum", "nesterov", "weight_decay", "warmup_steps", "label_smoothing",
-        "flip", "crop_padding", "precision",
+        "batch_size", "drop_last", "optimizer", "learning_rate", "momentum", "beta2", "nesterov", "weight_decay",
+        "l1_decay", "gradient_clip", "schedule", "step_at", "step_factor", "cycle_rise", "warmup_steps",
+        "label_smoothing", "mixup", "random_erasing", "flip", "crop_padding", "precision",
     ),
     "stopping": ("method", "max_epochs", "grace_epochs", "reduction_factor", "audit_fraction", "flops_strata"),
     "judging": ("margin_pct", "confidence", "num_bootstrap"),
