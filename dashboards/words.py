@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweep.records import Tables
-from sweep.spaces import SPACES
+from sweep.spaces import space_title
 from sweep.statistics import Estimate, Verdict, flattery_pct, study_of
 
 MINUS = "−"
@@ -19,7 +19,7 @@ def rule_label(rule: str) -> str:
 
 
 def pair_label(verdict: Verdict) -> str:
-    return f"{SPACES[verdict.space_without].title} → {SPACES[verdict.space_with].title}"
+    return f"{space_title(verdict.space_without)} → {space_title(verdict.space_with)}"
 
 
 def interval_text(verdict: Verdict) -> str:

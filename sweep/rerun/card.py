@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sweep.rerun.result import RerunResult
-from sweep.spaces import SPACES, Architecture, complexity
+from sweep.spaces import Mlp, Network, Vit, complexity, network_from_json, space_title
 from sweep.statistics import Estimate, estimates, flattery_pct
 from sweep.studies import Recipe, study_from_dict
 
@@ -28,18 +28,18 @@ _CLASSES = {
 def model_card(result: RerunResult, metadata: Mapping[str, Any]) -> str:
     study = study_from_dict(metadata["study"])
     candidate, recipe = result.candidate, study.recipe
-    architecture = Architecture.from_json(candidate.architecture)
-    size = complexity(architecture, resolution=result.resolution, channels=1, classes=study.data.num_classes)
+    network = network_from_json(candidate.architecture)
+    size = complexity(network, resolution=result.resolution, channels=1, classes=study.data.num_classes)
     in_sweep, confirmed, full_scale = estimates(result.to_dict())
     flattered = flattery_pct(result.to_dict())
     provenance = result.provenance
     machine, versions = provenance.get("machine") or {}, provenance.get("versions") or {}
     hosts = sorted({row["host"] for row in result.history})
-    return f"""{candidate.architecture_id}: a network of {SPACES[candidate.space].title} for {study.data.name}, the choice of the sweep “{study.name}”.
+    return f"""{candidate.architecture_id}: a network of {space_title(candidate.space)} for {study.data.name}, the choice of the sweep “{study.name}”.
 
 # What it is
 
-A convolutional network of the design space {SPACES[candidate.space].title}: {architecture.depth} blocks in {len(architecture.stages)} stages,
+{_kind(network)} of the design space {space_title(candidate.space)},
 {size.flops / 1e6:.2f} million multiply-adds for one image of {result.resolution} × {result.resolution} pixels, {size.params / 1e3:.0f} thousand parameters.
 `architecture.yaml` holds it whole. It tells {study.data.num_classes} classes apart: {_CLASSES[study.data.name]}.
 
@@ -102,6 +102,14 @@ def predict(images):  # uint8, (batch, {result.resolution}, {result.resolution})
 | training time | {result.train_time_s:.0f} s |
 | weights | SHA-256 {result.weights_sha256} |
 """  # noqa: E501
+
+
+def _kind(network: Network) -> str:
+    if isinstance(network, Mlp):
+        return f"A multilayer perceptron of {network.depth} hidden layers"
+    if isinstance(network, Vit):
+        return f"A vision transformer of {network.depth} blocks"
+    return f"A convolutional network of {network.depth} blocks"
 
 
 def _optimizer(recipe: Recipe) -> str:

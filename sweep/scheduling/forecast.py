@@ -11,7 +11,6 @@ cohort standing for all of it. Then the range is a little too wide, and the mean
 arrivals at a rung go on more easily.
 """
 
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ import numpy as np
 
 from sweep.records import TrialRow
 from sweep.scheduling.asha import Rule, rule_of
+from sweep.spaces import network_from_json
 from sweep.studies import Recipe, Stopping, Study
 
 # Multiply-adds per second of one core in training, fp32: from 5e9 for networks of 0.5 MF at 28 pixels to 4e10 for
@@ -122,7 +122,7 @@ def _disk(study: Study, trials: Sequence[TrialRow], epochs_high: int, keep_best:
 
 def state_bytes(params: int, architecture: str, recipe: Recipe) -> int:
     """What the state of a network (JSON) after an epoch takes on disk, at most."""
-    num_blocks = sum(stage["depth"] for stage in json.loads(architecture)["stages"])
+    num_blocks = network_from_json(architecture).depth
     tensors = _STATE_BYTES_PER_PARAM * params + _STATE_BYTES_PER_BLOCK * num_blocks
     return round(_STATE_BYTES + (1.0 if recipe.optimizer == "sgd" else _STATE_OF_ADAM) * tensors)
 

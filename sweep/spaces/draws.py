@@ -224,7 +224,8 @@ def draw_regnet(ranges: Ranges, rng: np.random.Generator, num: int) -> AnyNetDra
     widths, reasons[whole] = _fit(depths, on_line, pair[whole], ranges)
     columns = np.zeros((3, num, stages), dtype=np.int64)
     columns[:, whole] = depths, widths, np.repeat(pair[whole, None], stages, axis=1)
-    return AnyNetDraws(ranges, *columns, _draw_templates(ranges, rng, num), reasons)
+    templates = _draw_templates(ranges, rng, num)
+    return AnyNetDraws(ranges, columns[0], columns[1], columns[2], templates, reasons)
 
 
 def _fit(

@@ -181,3 +181,8 @@ def get_space(name: str, own: Iterable[Space] = ()) -> Space:
     if name not in known:
         raise ValueError(f"space = {name!r} is not known; {nearest(str(name), known)}")
     return known[name]
+
+
+def space_title(name: str) -> str:
+    """What people read: the title of one that ships; of a study's own, its name with blanks."""
+    return SPACES[name].title if name in SPACES else name.replace("_", " ")

@@ -135,7 +135,7 @@ def judge(
             f"match_strata: {match_strata} is no number of strata; give 1 or more, or 0 for as many as fit"
         )
     study = study_of(tables)
-    pairs = rule_pairs(study.spaces)
+    pairs = rule_pairs(study.design_spaces)
     num_comparisons = len(pairs) * len(study.scale)
     num_bootstrap = max(num_bootstrap, _fewest_resamples(confidence, num_comparisons))
     rungs = {scale.name: _rung_to_judge(tables, scale.name, rung_epochs) for scale in study.scale}

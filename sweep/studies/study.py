@@ -10,13 +10,16 @@ import json
 import tomllib
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from sweep.spaces import Ranges, get_space
+from sweep.spaces import SPACES, MlpRanges, Ranges, Space, VitRanges, colours_of, get_space
+from sweep.spaces.mlp import MLP_CHECKS
+from sweep.spaces.own import own_space
 from sweep.studies.recipe import Recipe, preset
 from sweep.studies.settings import Count, Settings, Share
 
@@ -33,6 +36,8 @@ LATER_FIELDS: dict[str, tuple[str, ...]] = {
         "cycle_rise", "mixup", "random_erasing",
     ),
     "judging": ("match", "match_strata"),
+    "scale": ("mlp", "vit"),
+    "": ("space",),
 }  # fmt: skip
 """Fields, by table ("" is the top level), that came after studies had been recorded. At its default such a field does
 not enter the hash, so that a recorded study keeps the one it has."""
@@ -72,6 +77,8 @@ class Scale(Settings):
     flops_min: Annotated[float, Field(gt=0)]
     flops_max: Annotated[float, Field(gt=0)]
     ranges: dict[str, Any] = Field(default_factory=dict)
+    mlp: dict[str, Any] = Field(default_factory=dict)
+    vit: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _band(self) -> "Scale":
@@ -81,23 +88,60 @@ class Scale(Settings):
             )
         return self
 
-    @field_validator("ranges")
+    @field_validator("ranges", "mlp", "vit")
     @classmethod
-    def _known(cls, ranges: dict[str, Any]) -> dict[str, Any]:
-        known = list(Ranges.__dataclass_fields__)
-        for key in ranges:
-            if key not in known:
-                raise ValueError(f"unknown key {key!r}{_nearest(key, known)}")
-        to_ranges(ranges)
+    def _known(cls, ranges: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        kind = {"ranges": Ranges, "mlp": MlpRanges, "vit": VitRanges}[str(info.field_name)]
+        _refuse_unknown(ranges, kind)
+        kind(**_with_tuples(ranges))
         return ranges
 
-    def to_ranges(self) -> Ranges:
-        return to_ranges(self.ranges)
+    def ranges_of(self, space: Space) -> Any:
+        """How far that space reaches at this scale: its `Ranges`, `MlpRanges` or `VitRanges`."""
+        return space.RANGES(**_with_tuples(getattr(self, space.TABLE)))
 
 
-def to_ranges(table: dict[str, Any]) -> Ranges:
-    settings: Any = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
-    return Ranges(**settings)
+class Own(Settings):
+    """A space of the study's own: `base` narrowed by a condition (`where`), by a rule in Python (`rule`, as
+    `module:name`), or with other `ranges`.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+    base: str
+    where: str = ""
+    rule: str = ""
+    ranges: dict[str, Any] = Field(default_factory=dict)
+    claim: str = ""
+    citation: str = ""
+
+    @model_validator(mode="after")
+    def _sound(self) -> "Own":
+        self.to_space()
+        return self
+
+    def to_space(self) -> Space:
+        base = get_space(self.base)
+        _refuse_unknown(self.ranges, base.RANGES)
+        return own_space(
+            self.name,
+            base,
+            where=self.where,
+            rule=self.rule,
+            ranges=_with_tuples(self.ranges),
+            claim=self.claim,
+            citation=self.citation,
+        )
+
+
+def _refuse_unknown(table: dict[str, Any], kind: type) -> None:
+    known = list(kind.__dataclass_fields__)  # type: ignore[attr-defined]
+    for key in table:
+        if key not in known:
+            raise ValueError(f"unknown key {key!r}{_nearest(key, known)}")
+
+
+def _with_tuples(table: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
 
 
 class Stopping(Settings):
@@ -173,7 +217,7 @@ class Tracking(Settings):
 
 
 class Study(Settings):
-    """A whole study. `spaces` are compared at each scale with `trials_per_space` networks each.
+    """A whole study. `spaces`, those that ship or of its own (`[[space]]`), are compared at each scale with `trials_per_space` networks each.
 
     A trial whose own code fails is tried again `max_failures` times, one whose machine fails `max_machine_failures`
     times; one that runs out of memory counts as failed, or is tried once with half the batch ("smaller_batch").
@@ -184,6 +228,7 @@ class Study(Settings):
     name: Name
     question: str = ""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    space: Annotated[tuple[Own, ...], Field(strict=False)] = ()
     spaces: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
     trials_per_space: Count = 48
     max_failures: Annotated[int, Field(ge=0)] = 2
@@ -206,11 +251,18 @@ class Study(Settings):
             raise ValueError("must be printable, hold no slash, %, ? or #, and not begin with a dot")
         return name
 
+    @field_validator("space")
+    @classmethod
+    def _own(cls, own: tuple[Own, ...]) -> tuple[Own, ...]:
+        _refuse_doubles("space names", [*SPACES, *(table.name for table in own)])
+        return own
+
     @field_validator("spaces")
     @classmethod
-    def _spaces(cls, spaces: tuple[str, ...]) -> tuple[str, ...]:
+    def _spaces(cls, spaces: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        own = [table.to_space() for table in info.data.get("space", ())]
         for space in spaces:
-            get_space(space)
+            get_space(space, own)
         _refuse_doubles("spaces", spaces)
         return spaces
 
@@ -235,6 +287,16 @@ class Study(Settings):
         return self
 
     @model_validator(mode="after")
+    def _ranges(self) -> "Study":
+        for scale in self.scale:
+            for space in self.design_spaces:
+                try:
+                    space.within(scale.ranges_of(space))
+                except ValueError as error:
+                    raise ValueError(f"{space.name} at scale {scale.name!r}: {error}") from error
+        return self
+
+    @model_validator(mode="after")
     def _size(self) -> "Study":
         if self.num_trials > MAX_TRIALS:
             raise ValueError(
@@ -242,6 +304,31 @@ class Study(Settings):
                 f"spaces at {len(self.scale)} scales, more than {MAX_TRIALS:,}; lower it"
             )
         return self
+
+    @cached_property
+    def design_spaces(self) -> tuple[Space, ...]:
+        """Those of `spaces`, in that order."""
+        own = [table.to_space() for table in self.space]
+        return tuple(get_space(name, own) for name in self.spaces)
+
+    def get_space(self, name: str) -> Space:
+        """One that ships, or of the study's own, whether `spaces` names it or not. Raises ValueError."""
+        return get_space(name, [table.to_space() for table in self.space])
+
+    @cached_property
+    def varied_parts(self) -> frozenset[str]:
+        """The parts in which networks of this study may differ: several values at a scale, or a space's own."""
+        found = {key for space in self.design_spaces for key in space.settings}
+        for scale in self.scale:
+            for table in (scale.ranges, scale.mlp):
+                found |= {key for key, value in table.items() if isinstance(value, list | tuple)}
+        if any(space.TABLE == "mlp" for space in self.design_spaces):
+            found |= MLP_CHECKS.keys()
+        return frozenset(found)
+
+    def colour_of(self, space: str) -> str:
+        """The space's colour wherever this study is shown, also one that joined the sweep later."""
+        return colours_of(list(dict.fromkeys([*self.spaces, space])))[space]
 
     @property
     def num_trials(self) -> int:

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sweep.models import build
-from sweep.spaces import Architecture
+from sweep.spaces import Network
 from sweep.studies import Recipe, derive_seed
 from sweep.training.augment import augment, draw_mixing, mixup
 from sweep.training.data import Split
@@ -81,7 +81,7 @@ class Trial:
 
     def __init__(
         self,
-        architecture: Architecture,
+        architecture: Network,
         recipe: Recipe,
         split: Split,
         *,
