@@ -13,19 +13,22 @@ from sweep.records import Tables
 
 @dataclass(frozen=True)
 class Candidate:
-    """A network of the sweep; `confirmed_error_pct` holds its validation errors under fresh seeds, if any."""
+    """A network of the sweep; `confirmed_error_pct` holds its validation errors under fresh seeds, if any.
+
+    One that a user named in place of the choice is of no space and has no error in the sweep (sweep/rerun/named.py).
+    """
 
     trial_id: str
     space: str
     scale: str
     architecture_id: str
     architecture: str
-    sweep_error_pct: float
+    sweep_error_pct: float | None
     confirmed_error_pct: tuple[float, ...] = ()
 
     @property
-    def validation_error_pct(self) -> float:
-        """What it is chosen by: the mean of the confirmed errors, else the sweep's."""
+    def validation_error_pct(self) -> float | None:
+        """What it is chosen by: the mean of the confirmed errors, else the sweep's; None if it was not chosen."""
         return float(np.mean(self.confirmed_error_pct)) if self.confirmed_error_pct else self.sweep_error_pct
 
 

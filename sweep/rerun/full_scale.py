@@ -1,34 +1,31 @@
-"""The chosen network at full scale: all training images, one or several workers, the test images once.
+"""A network at full scale: all training images, one or several workers.
 
-In: a candidate. Out: a `RerunResult`, with the trained weights and `result.json` in `rerun/<architecture id>` of the
-run directory.
+In: a candidate, and what it begins from, if not afresh. Out: a `Trained`, kept with the weights in a folder of its own
+below `rerun` of the run directory. The test images stay shut (sweep/rerun/testing.py opens them).
 
 Ray Train holds the workers together: it starts them, opens their process group (gloo on CPUs, nccl on cards) and starts
 them anew when one dies; they then go on from the last epoch in the store, as does a second call after the driver was
 killed. The batch size of the recipe is that of all workers together, so the learning rate is the same for any number
 of them, and they give the curve that one worker gives (sweep/training/distributed.py).
-
-The test images are opened by the driver after the last epoch; a later call answers what was found then.
 """
 
-import hashlib
-import io
 import json
 import logging
 import os
 import shutil
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sweep.rerun.choose import Candidate
 from sweep.rerun.confirm import Progress
-from sweep.rerun.job import Job, Reports, Row, epoch_result, read_rows, resume, start_trial, train
-from sweep.rerun.result import FOLDER, HISTORY, WEIGHTS, RerunResult, keep, write_whole
-from sweep.rerun.workplace import Workplace, full_scale, resolution_at_full_scale
+from sweep.rerun.job import Job, Reports, Row, epoch_result, put_initial, read_rows, resume, start_trial, train
+from sweep.rerun.result import FOLDER, HISTORY, folder_name, write_whole
+from sweep.rerun.trained import Trained, keep_trained, packed, read_trained, save_weights
+from sweep.rerun.warm_start import Source, warm_state
+from sweep.rerun.workplace import Workplace, full_scale
 from sweep.studies import derive_seed
 
 NUM_TRAIN = 60_000
@@ -61,50 +58,47 @@ def check_workers(workers: int, place: Workplace) -> None:
 
 
 def train_at_full_scale(
-    candidates: list[Candidate], place: Workplace, *, num_networks: int, workers: int, progress: Progress
-) -> RerunResult:
-    """Train the first of `candidates`, chosen among `num_networks`, and test it."""
-    candidate, study = candidates[0], place.study
-    folder = place.run_dir / FOLDER / candidate.architecture_id
+    candidate: Candidate,
+    place: Workplace,
+    *,
+    workers: int,
+    progress: Progress,
+    is_named: bool = False,
+    source: Source | None = None,
+) -> Path:
+    """Train a network, unless that has been done; answers its folder. Raises `RuntimeError` where training fails."""
+    began_from = source.weights_sha256 if source else ""
+    folder = place.run_dir / FOLDER / folder_name(candidate.architecture_id, is_named=is_named, began_from=began_from)
     folder.mkdir(parents=True, exist_ok=True)
-    job = _job(candidate, place)
+    job = job_of(candidate, place, folder.name)
+    if read_trained(folder):
+        job.store.clear()
+        return folder
+    warm = warm_state(source, candidate, job, place.study.data.num_channels) if source else None
+    if warm:
+        job = replace(job, initial_sha256=put_initial(job.store, packed(warm.state)))
     stage = f"full scale {candidate.trial_id}"
     _train_over_workers(job, place, workers, folder, lambda row: progress(stage, epoch_result(row)))
     rows = read_rows(job.store)
-    _write_history(folder, rows)
-    trial = _trained(job)
-    test_loss, test_error_pct, num_test = _test(trial, job)
-    result = RerunResult(
-        candidate=candidate,
-        candidates=tuple(candidates),
-        num_networks=num_networks,
-        sweep_epochs=study.stopping.max_epochs,
-        num_validation=study.data.num_validation,
-        confidence=study.judging.confidence,
-        epochs=job.num_epochs,
-        resolution=resolution_at_full_scale(study, candidate.scale),
-        num_workers=workers,
-        batch_size=job.recipe.batch_size,
-        learning_rate=job.recipe.learning_rate,
-        num_train=len(trial.split.train),
-        num_test=num_test,
-        test_error_pct=test_error_pct,
-        test_loss=test_loss,
-        train_time_s=sum(row["train_time_s"] for row in rows),
+    write_whole(folder / HISTORY, "".join(json.dumps(row) + "\n" for row in rows))
+    trial = _at_its_end(job)
+    trained = Trained(
+        architecture_id=candidate.architecture_id,
         seed=job.seed,
+        num_workers=workers,
+        num_train=len(trial.split.train),
         pixel_mean=trial.split.mean,
         pixel_std=trial.split.std,
-        weights_sha256=_save_weights(trial, folder / WEIGHTS),
-        directory=str(folder),
-        provenance=_provenance(),
-        history=tuple(rows),
+        train_time_s=sum(row["train_time_s"] for row in rows),
+        weights_sha256=save_weights(trial.network.state_dict(), folder),
+        warm_start=warm.origin if warm else None,
     )
-    keep(result)
+    keep_trained(trained, candidate.architecture, folder)
     job.store.clear()
-    return result
+    return folder
 
 
-def _job(candidate: Candidate, place: Workplace) -> Job:
+def job_of(candidate: Candidate, place: Workplace, name: str) -> Job:
     study = place.study
     learning_rate = study.rerun.learning_rate or study.recipe.learning_rate
     return Job(
@@ -118,8 +112,13 @@ def _job(candidate: Candidate, place: Workplace) -> Job:
         split_seed=study.seed,
         data=place.data,
         data_name=full_scale(candidate.scale),
-        store=place.store(f"checkpoints-{candidate.architecture_id}"),
+        store=place.store(f"checkpoints-{name}"),
     )
+
+
+def read_history(folder: Path) -> list[Row]:
+    """The epochs of a training that has ended."""
+    return [json.loads(line) for line in (folder / HISTORY).read_text(encoding="utf-8").splitlines()]
 
 
 def _train_over_workers(
@@ -212,7 +211,7 @@ def _work(config: dict[str, Any]) -> None:
     train(job, lambda row: reports.put("", row), share=share, device=get_device())
 
 
-def _trained(job: Job) -> Any:
+def _at_its_end(job: Job) -> Any:
     """The trial as its last checkpoint has it, in this process."""
     trial = start_trial(job)
     resume(job, trial)
@@ -222,37 +221,3 @@ def _trained(job: Job) -> Any:
             "call it again: it goes on from there"
         )
     return trial
-
-
-def _test(trial: Any, job: Job) -> tuple[float, float, int]:
-    """Loss, error in percent and number of the test images: the one place that opens them."""
-    import torch
-
-    from sweep.training.data import open_test
-    from sweep.training.trial import evaluate
-
-    images, labels = (torch.from_numpy(array).to(trial.device) for array in open_test(job.data.files(job.data_name)))
-    loss, error_pct = evaluate(trial, images, labels, np.arange(len(labels)))
-    return loss, error_pct, len(labels)
-
-
-def _save_weights(trial: Any, path: Path) -> str:
-    """The state dict alone, on the CPU, loadable with `weights_only=True`; answers its SHA-256."""
-    import torch
-
-    buffer = io.BytesIO()
-    torch.save({name: value.cpu() for name, value in trial.network.state_dict().items()}, buffer)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_bytes(buffer.getvalue())
-    os.replace(draft, path)
-    return hashlib.sha256(buffer.getvalue()).hexdigest()
-
-
-def _write_history(folder: Path, rows: list[Row]) -> None:
-    write_whole(folder / HISTORY, "".join(json.dumps(row) + "\n" for row in rows))
-
-
-def _provenance() -> dict[str, Any]:
-    from sweep.scheduling.driver import provenance
-
-    return provenance()

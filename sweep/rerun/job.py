@@ -5,6 +5,7 @@ named as in the journal. Beside the checkpoints the store holds the rows of all 
 that count: whoever goes on reports them once more, for the driver may have been away while they were made.
 """
 
+import hashlib
 import json
 import logging
 import math
@@ -17,14 +18,17 @@ from sweep.records.journal import now_ms
 from sweep.studies import Recipe
 from sweep.training.store import Store
 
-_HISTORY = "history.json"
+_HISTORY, _INITIAL = "history.json", "initial.pt"
 Row = dict[str, Any]
 Report = Callable[[Row], None]
 
 
 @dataclass(frozen=True)
 class Job:
-    """`data.files(data_name)` are the images on the node that asks; `recipe.batch_size` is that of all workers."""
+    """`data.files(data_name)` are the images on the node that asks; `recipe.batch_size` is that of all workers.
+
+    `initial_sha256`: of the weights in the store that the training begins with; none means fresh ones.
+    """
 
     architecture: str
     recipe: Recipe
@@ -37,6 +41,7 @@ class Job:
     data: Any
     data_name: str
     store: Store
+    initial_sha256: str = ""
 
 
 def start_trial(job: Job, **options: Any) -> Any:
@@ -73,6 +78,8 @@ def train(job: Job, report: Report, **options: Any) -> list[Row]:
     speaks = trial.share.rank == 0
     rows = resume(job, trial)
     trial.share.agree(trial.epoch, "the epoch to go on from")
+    if job.initial_sha256 and trial.epoch == 0:  # a state of a later epoch has them in it already
+        trial.network.load_state_dict(_initial(job))
     for row in rows if speaks else []:
         report(row)
     for result in trial.run():
@@ -96,6 +103,21 @@ def resume(job: Job, trial: Any) -> list[Row]:
     for sentence in resumed.refused:
         logging.getLogger(__name__).warning(sentence)
     return rows[: trial.epoch]
+
+
+def put_initial(store: Store, content: bytes) -> str:
+    """Leave the weights that a training begins with where its workers find them; answers their SHA-256."""
+    store.write(_INITIAL, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def _initial(job: Job) -> dict[str, Any]:
+    from sweep.rerun.trained import unpacked
+
+    content = job.store.read(_INITIAL)
+    if hashlib.sha256(content).hexdigest() != job.initial_sha256:
+        raise RuntimeError(f"{_INITIAL} of the warm start is damaged in its store; call the rerun again")
+    return unpacked(content)
 
 
 def read_rows(store: Store) -> list[Row]:

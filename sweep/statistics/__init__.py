@@ -11,12 +11,14 @@ from sweep.statistics.errors import (
     shared_rung,
     study_of,
 )
+from sweep.statistics.paired import Difference, ensemble_gain, paired_difference
 from sweep.statistics.seeds import Estimate, estimates, flattery_pct, over_images, over_seeds
 from sweep.statistics.verdicts import Verdict, holm, judge, judge_study
 
 __all__ = [
     "CohortSummary",
     "Cost",
+    "Difference",
     "Estimate",
     "Interval",
     "Verdict",
@@ -27,6 +29,7 @@ __all__ = [
     "difference_interval",
     "edf",
     "edf_band",
+    "ensemble_gain",
     "errors_at",
     "errors_by_trial",
     "estimates",
@@ -36,6 +39,7 @@ __all__ = [
     "judge_study",
     "over_images",
     "over_seeds",
+    "paired_difference",
     "share_interval",
     "shared_rung",
     "study_of",

@@ -50,12 +50,15 @@ def over_images(error_pct: float, num_images: int, *, confidence: float) -> Esti
     return Estimate(error_pct, 100 * float(low[0]), 100 * float(high[0]), "images", num_images)
 
 
-def estimates(rerun: Mapping[str, Any]) -> tuple[Estimate, Estimate | None, Estimate]:
-    """Of the network that was trained at full scale: in the sweep, confirmed (None if it was not), at full scale."""
+def estimates(rerun: Mapping[str, Any]) -> tuple[Estimate | None, Estimate | None, Estimate]:
+    """Of the network that was trained at full scale: in the sweep, confirmed, at full scale.
+
+    The first is None for a network that the sweep did not choose, the second where nothing was confirmed.
+    """
     candidate, confidence = rerun["candidate"], rerun["confidence"]
-    confirmed = candidate["confirmed_error_pct"]
+    confirmed, in_sweep_pct = candidate["confirmed_error_pct"], candidate["sweep_error_pct"]
     return (
-        over_images(candidate["sweep_error_pct"], rerun["num_validation"], confidence=confidence),
+        None if in_sweep_pct is None else over_images(in_sweep_pct, rerun["num_validation"], confidence=confidence),
         over_seeds(confirmed, confidence=confidence) if confirmed else None,
         over_images(rerun["test_error_pct"], rerun["num_test"], confidence=confidence),
     )

@@ -37,6 +37,7 @@ LATER_FIELDS: dict[str, tuple[str, ...]] = {
     ),
     "judging": ("match", "match_strata"),
     "scale": ("mlp", "vit"),
+    "rerun": ("ensemble",),
     "": ("space",),
 }  # fmt: skip
 """Fields, by table ("" is the top level), that came after studies had been recorded. At its default such a field does
@@ -196,11 +197,15 @@ class Judging(Settings):
 
 
 class Rerun(Settings):
-    """The best network at full scale: all training images; `resolution` 0 keeps that of its scale."""
+    """The best network at full scale: all training images; `resolution` 0 keeps that of its scale.
+
+    `ensemble` > 1 trains that many of the best, each by itself, and tests them together too.
+    """
 
     epochs: Count = 30
     resolution: Annotated[int, Field(ge=0, le=1024)] = 0
     learning_rate: Annotated[float, Field(ge=0)] = 0.0
+    ensemble: Annotated[int, Field(ge=1, le=100)] = 1
 
     @field_validator("resolution")
     @classmethod

@@ -262,20 +262,20 @@ class Trial:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.recipe.precision == "bf16")
 
 
-def evaluate(trial: Trial, images: Tensor, labels: Tensor, index: np.ndarray) -> tuple[float, float]:
-    """Mean cross-entropy in nats and error in percent over the images at `index`."""
-    *_, (loss, wrong) = running_sums(trial, images, labels, index)
-    return loss / len(index), 100 * wrong / len(index)
+def logits_of(trial: Trial, images: Tensor, index: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
+    """Of the images at `index`, chunk by chunk: its part of `index`, and logits (chunk, classes) on the device."""
+    trial.network.eval()
+    for chunk in torch.from_numpy(index).to(images.device).split(_EVAL_BATCH):
+        with torch.inference_mode(), trial.autocast():
+            logits = trial.network(trial.normalised(images[chunk])).float()
+        yield chunk, logits
 
 
 def running_sums(trial: Trial, images: Tensor, labels: Tensor, index: np.ndarray) -> Iterator[tuple[float, int]]:
     """Cross-entropy and wrong answers summed over the images at `index`, as they stand after each chunk of them."""
-    trial.network.eval()
     loss, wrong = 0.0, 0
-    for chunk in torch.from_numpy(index).to(images.device).split(_EVAL_BATCH):
-        with torch.inference_mode(), trial.autocast():
-            logits = trial.network(trial.normalised(images[chunk])).float()
-            target = labels[chunk].long()
-            loss += functional.cross_entropy(logits, target, reduction="sum").item()
-            wrong += int((logits.argmax(1) != target).sum())
+    for chunk, logits in logits_of(trial, images, index):
+        target = labels[chunk].long()
+        loss += functional.cross_entropy(logits, target, reduction="sum").item()
+        wrong += int((logits.argmax(1) != target).sum())
         yield loss, wrong
