@@ -221,6 +221,7 @@ def _rerun(rerun: Mapping[str, Any]) -> dict[str, Any]:
         "confirmed": confirmed,
         "full_scale": full_scale,
         "sentence": words.rerun_text(rerun, confirmed),
+        "ensemble_sentence": words.ensemble_text(rerun) if rerun["ensemble"] else "",
         "candidates": [
             (candidate, over_seeds(candidate["confirmed_error_pct"], confidence=rerun["confidence"]))
             for candidate in rerun["candidates"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from sweep.records import Tables
 from sweep.spaces import space_title
-from sweep.statistics import Estimate, Verdict, flattery_pct, study_of
+from sweep.statistics import Estimate, Verdict, ensemble_gain, flattery_pct, study_of
 
 MINUS = "−"
 
@@ -100,6 +100,8 @@ def rerun_text(rerun: Mapping[str, Any], confirmed: Estimate | None) -> str:
         f"{rerun['candidate']['trial_id']} has {rerun['test_error_pct']:.2f} % error on the "
         f"{rerun['num_test']:,} test images."
     )
+    if rerun["named"]:
+        return f"{trained} A user named it in place of the sweep's choice{_began_from(rerun)}."
     points = flattery_pct(rerun)
     best_of = f"the best of {rerun['num_networks']}"
     if points is None or confirmed is None:
@@ -110,6 +112,28 @@ def rerun_text(rerun: Mapping[str, Any], confirmed: Estimate | None) -> str:
             f"{trained} {best_of.capitalize()} was no worse with {seeds} than it had looked ({signed(points)} points)."
         )
     return f"{trained} {best_of.capitalize()} had looked {points:.2f} points better than it was, {seeds} say."
+
+
+def _began_from(rerun: Mapping[str, Any]) -> str:
+    start = rerun["warm_start"]
+    if not start:
+        return ""
+    counts = f"{start['num_whole']} tensors whole, {start['num_part']} in part, {start['num_fresh']} fresh"
+    return f"; it began from the weights of {start['source']} ({counts})"
+
+
+def ensemble_text(rerun: Mapping[str, Any]) -> str:
+    """What the best networks together cost and gain against the chosen one alone: sentences."""
+    ensemble, gain = rerun["ensemble"], ensemble_gain(rerun)
+    own, members = ensemble["members"][0], ensemble["members"]
+    flops, params = (sum(member[key] for member in members) / own[key] for key in ("flops", "params"))
+    known = " Its error was known when the ensemble was asked for." if ensemble["single_was_known"] else ""
+    return (
+        f"The best {len(members)} by validation error, each trained like it, answer together by the mean of their softmax "
+        f"probabilities: {ensemble['test_error_pct']:.2f} % error on the same test images, {signed(gain.points)} points "
+        f"against it alone ({100 * rerun['confidence']:g} % interval {signed(gain.low)} to {signed(gain.high)}, paired, over "
+        f"the choice of images), for {flops:.1f} times its multiply-adds and {params:.1f} times its parameters.{known}"
+    )
 
 
 def answers(tables: Tables, verdicts: Sequence[Verdict]) -> list[str]:

@@ -1,7 +1,7 @@
 """designspace-sweep: find out which rules of network design really hold.
 
-The verbs, for use from Python: `load_study`, `launch`, `judge`, `report`, `rerun`, `status`, `stop`, `extend`, `sync`,
-`logs`; and `Study`. They are loaded when first used, so that `import sweep` costs nothing.
+The verbs, for use from Python: `load_study`, `launch`, `judge`, `report`, `rerun`, `export`, `status`, `stop`,
+`extend`, `sync`, `logs`; and `Study`. They are loaded when first used, so that `import sweep` costs nothing.
 """
 
 from importlib import import_module
@@ -18,6 +18,7 @@ _VERBS = {
     "extend": "sweep.api",
     "sync": "sweep.api",
     "logs": "sweep.api",
+    "export": "sweep.rerun.export",
 }
 __all__ = [*_VERBS, "rerun"]
 

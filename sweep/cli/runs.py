@@ -1,4 +1,4 @@
-"""Verbs about one sweep, by its run directory: launch, status, stop, judge, report, rerun, ui, recover."""
+"""Verbs about one sweep, by its run directory: launch, status, stop, judge, report, ui, recover."""
 
 import signal
 import sys
@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from sweep.cli.console import (
     FAILURE,
@@ -23,7 +22,6 @@ from sweep.cli.console import (
     stdout,
     stdout_kept_clean,
 )
-from sweep.cli.remote import follow
 
 
 @click.command()
@@ -220,86 +218,6 @@ def report(run: str, as_json: bool) -> None:
         emit_json({"report": str(path)})
     else:
         click.echo(path)
-
-
-@click.command()
-@click.argument("run", metavar="RUN|JOB")
-@click.option("--best", default=3, show_default=True, type=click.IntRange(min=1), help="How many to confirm first.")
-@click.option("--seeds", default=3, show_default=True, type=click.IntRange(min=1), help="Fresh seeds for each.")
-@click.option("--workers", default=1, show_default=True, type=click.IntRange(min=1), help="Workers at full scale.")
-@on_profile
-@as_json
-def rerun(run: str, best: int, seeds: int, workers: int, profile: str, as_json: bool) -> None:
-    """Train the best configuration of RUN at full scale and open the test set, once; that of JOB on its cluster.
-
-    The best networks are confirmed with fresh seeds first, because the best of many is lucky; --best 1 --seeds 1
-    takes the sweep's word for it. Interrupted, the same command goes on.
-    """
-    from sweep import remote
-
-    if remote.is_job(run):
-        options = ["--best", best, "--seeds", seeds, "--workers", workers, *(["--json"] if as_json else [])]
-        follow(*remote.rerun(run, list(map(str, options))), as_json=False)
-    from sweep.rerun import rerun as rerun_best
-
-    console = stderr()
-
-    def progress(stage: str, result: Any) -> None:
-        error = (
-            "" if result.val_error_pct != result.val_error_pct else f", validation error {result.val_error_pct:.2f} %"
-        )
-        console.print(
-            f"[dim]·[/] {stage}: epoch {result.epoch}, training loss {result.train_loss:.3f}{error}, "
-            f"{result.train_time_s:.0f} s",
-            soft_wrap=True,
-        )
-
-    with stdout_kept_clean():
-        result, registered = rerun_best(
-            run, best=best, seeds=seeds, workers=workers, profile=profile, progress=progress
-        )
-    if as_json:
-        kept = {key: value for key, value in result.to_dict().items() if key != "history"}
-        emit_json({**kept, "architecture_id": result.candidate.architecture_id, **vars(registered)})
-        return
-    stdout().print(f"{result.candidate.trial_id} ({result.candidate.architecture_id})", soft_wrap=True)
-    stdout().print(_estimates_table(result))
-    alias = f"is the champion: {registered.why}" if registered.is_champion else f"is not the champion: {registered.why}"
-    stdout().print(
-        f"model    {registered.model}, version {registered.version}, {alias}\n"
-        f"report   {Path(result.directory).parents[1] / 'report.html'}\n"
-        f"weights  {result.directory}",
-        soft_wrap=True,
-    )
-
-
-def _estimates_table(result: Any) -> Table:
-    """Three estimates of one network; the interval is that of the choice of images, or of seeds."""
-    from sweep.statistics import estimates
-
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("estimate", no_wrap=True)
-    table.add_column("error", justify="right", no_wrap=True)
-    table.add_column(f"{100 * result.confidence:g} % interval", no_wrap=True)
-    table.add_column("grounds")
-    epochs = f"{result.epochs} epoch{'' if result.epochs == 1 else 's'}"
-    in_sweep, confirmed, full_scale = estimates(result.to_dict())
-    for name, estimate, grounds in (
-        ("in the sweep", in_sweep, f"{result.num_validation:,} validation images; the best of {result.num_networks}"),
-        ("confirmed", confirmed, f"the same budget, fresh seeds: {len(result.candidate.confirmed_error_pct)}"),
-        (
-            "at full scale",
-            full_scale,
-            f"{result.num_test:,} test images, {epochs} on {result.num_train:,}",
-        ),
-    ):
-        if estimate is None:
-            table.add_row(name, "–", "–", "not confirmed")
-            continue
-        known = estimate.low_pct is not None
-        interval = f"{estimate.low_pct:.2f} to {estimate.high_pct:.2f}" if known else "–"
-        table.add_row(name, f"{estimate.error_pct:.2f} %", interval, grounds)
-    return table
 
 
 @click.command()

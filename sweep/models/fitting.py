@@ -20,6 +20,11 @@ def shapes_of(architecture: Architecture, *, channels: int, classes: int) -> dic
     return {name: tensor.shape for name, tensor in network.state_dict().items()}
 
 
+def num_channels(state: Mapping[str, Tensor], first: str) -> int:
+    """As many as the first convolution sees; one where that tensor is none, which `check_state` then says."""
+    return state[first].shape[1] if first in state and state[first].dim() == 4 else 1
+
+
 def num_classes(state: Mapping[str, Tensor], bias: str) -> int:
     """As many as the head has biases; one where that tensor is missing, which `check_state` then says."""
     return max(1, state[bias].numel()) if bias in state else 1

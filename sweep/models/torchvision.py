@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sweep.models.fitting import check_state, num_classes, shapes_of
+from sweep.models.fitting import check_state, num_channels, num_classes, shapes_of
 from sweep.spaces import ZOO, Architecture
 from sweep.spaces.checks import nearest, refusal
 from sweep.spaces.parts import Parts
@@ -34,16 +34,16 @@ _BLOCK = re.compile(r"stages\.(\d+)\.blocks\.(\d+)\.(.+)\.(\w+)")
 _FREE_PARTS = ("se_ratio", "dropout", "stochastic_depth", "initialisation")
 """Torchvision's networks differ in the first; the others change no name, and nothing that trained weights compute."""
 
-_CHANNELS = 3
+_STEM = "stem.0.weight"  # on both sides
 
 
 def from_torchvision(architecture: Architecture, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our state dict from torchvision's: of images with three channels, and any number of classes.
+    """Our state dict from torchvision's, for any number of channels and classes.
 
     Raises ValueError where the architecture is not of torchvision's kind, or where names or shapes do not fit it.
     """
     _check_kind(architecture)
-    shapes = shapes_of(architecture, channels=_CHANNELS, classes=num_classes(state, "fc.bias"))
+    shapes = shapes_of(architecture, channels=num_channels(state, _STEM), classes=num_classes(state, "fc.bias"))
     names = {_theirs(ours): ours for ours in shapes}
     check_state(state, {theirs: shapes[ours] for theirs, ours in names.items()})
     return {ours: state[theirs] for theirs, ours in names.items()}
@@ -52,7 +52,7 @@ def from_torchvision(architecture: Architecture, state: Mapping[str, Tensor]) ->
 def to_torchvision(architecture: Architecture, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The inverse of `from_torchvision`, with the same errors."""
     _check_kind(architecture)
-    shapes = shapes_of(architecture, channels=_CHANNELS, classes=num_classes(state, "head.2.bias"))
+    shapes = shapes_of(architecture, channels=num_channels(state, _STEM), classes=num_classes(state, "head.2.bias"))
     check_state(state, shapes)
     return {_theirs(ours): state[ours] for ours in shapes}
 

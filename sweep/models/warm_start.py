@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from sweep.models.anynet import AnyNet
-from sweep.models.fitting import check_state, num_classes, shapes_of
+from sweep.models.fitting import check_state, num_channels, num_classes, shapes_of
 from sweep.spaces import Architecture
 from sweep.spaces.checks import refusal
 
@@ -101,8 +101,7 @@ def _check_deeper(small: Architecture, large: Architecture) -> None:
 
 def _own_shapes(small: Architecture, state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
     """Those that the small network's state must have, for its own channels and classes."""
-    first = state.get("stem.0.weight" if small.stem_order == "post" else "stem.2.weight")
-    channels = first.shape[1] if first is not None and first.dim() == 4 else 1
+    channels = num_channels(state, "stem.0.weight" if small.stem_order == "post" else "stem.2.weight")
     return shapes_of(small, channels=channels, classes=num_classes(state, "head.2.bias"))
 
 

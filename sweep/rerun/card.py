@@ -7,10 +7,11 @@ the registry. The code in it is executed by a test.
 from collections.abc import Mapping
 from typing import Any
 
+from dashboards.words import signed
 from sweep.rerun.result import RerunResult
 from sweep.spaces import Mlp, Network, Vit, complexity, network_from_json, space_title
-from sweep.statistics import Estimate, estimates, flattery_pct
-from sweep.studies import Recipe, study_from_dict
+from sweep.statistics import Estimate, ensemble_gain, estimates, flattery_pct, over_images
+from sweep.studies import Recipe, Study, study_from_dict
 
 _DATA = {
     "fashion_mnist": (
@@ -26,40 +27,41 @@ _CLASSES = {
 
 
 def model_card(result: RerunResult, metadata: Mapping[str, Any]) -> str:
+    """The card of `weights.pt`, and of the ensemble's if there is one."""
+    what, loading = "`architecture.yaml` holds it whole.", _loading(result, metadata)
+    return card(result, metadata, what=what, loading=loading, ensemble=_ensemble(result))
+
+
+def card(result: RerunResult, metadata: Mapping[str, Any], *, what: str, loading: str, ensemble: str = "") -> str:
+    """A card of this network in any form: `what` says where it is, `loading` how it becomes a network again."""
     study = study_from_dict(metadata["study"])
     candidate, recipe = result.candidate, study.recipe
     network = network_from_json(candidate.architecture)
-    size = complexity(network, resolution=result.resolution, channels=1, classes=study.data.num_classes)
-    in_sweep, confirmed, full_scale = estimates(result.to_dict())
-    flattered = flattery_pct(result.to_dict())
+    size = complexity(
+        network, resolution=result.resolution, channels=study.data.num_channels, classes=study.data.num_classes
+    )
     provenance = result.provenance
     machine, versions = provenance.get("machine") or {}, provenance.get("versions") or {}
     hosts = sorted({row["host"] for row in result.history})
-    return f"""{candidate.architecture_id}: a network of {space_title(candidate.space)} for {study.data.name}, the choice of the sweep “{study.name}”.
+    return f"""{candidate.architecture_id}: {_title(result, study)}.
 
 # What it is
 
-{_kind(network)} of the design space {space_title(candidate.space)},
+{_kind(network)}{_of_space(candidate.space)},
 {size.flops / 1e6:.2f} million multiply-adds for one image of {result.resolution} × {result.resolution} pixels, {size.params / 1e3:.0f} thousand parameters.
-`architecture.yaml` holds it whole. It tells {study.data.num_classes} classes apart: {_CLASSES[study.data.name]}.
+{what} It tells {study.data.num_classes} classes apart: {_CLASSES[study.data.name]}.
 
 # How good it is
 
-| estimate | error | {100 * result.confidence:g} % interval | grounds |
-|---|---|---|---|
-| in the sweep | {in_sweep.error_pct:.2f} % | {_interval(in_sweep)} | {result.num_validation:,} validation images, one seed, {_epochs(result.sweep_epochs)}; the best of many, so it flatters |
-| confirmed | {_confirmed(confirmed)} | {_interval(confirmed)} | the same budget and images, {_seeds(confirmed)} |
-| at full scale | {full_scale.error_pct:.2f} % | {_interval(full_scale)} | {result.num_test:,} test images, one seed, {_epochs(result.epochs)} on {result.num_train:,} images |
-
-Chosen by validation error alone; the test images were opened once, after the last epoch. {_regression(flattered)}
-
+{_estimates(result)}
+{ensemble}
 # How it was trained
 
 {_optimizer(recipe)}; learning rate {result.learning_rate:g}, {_schedule(recipe)},
 {_epochs(result.epochs)}{"" if recipe.drop_last else ", the last short batch of each too"}; {_augmentation(recipe)}; {recipe.precision}. Workers: {result.num_workers}.
 The batch size of {result.batch_size} is that of all workers together, whatever their number. So the learning rate does not depend on
 it either; batch statistics are those of the whole batch, and any number of workers gives the same curve within rounding.
-
+{_began_from(result)}
 # The data
 
 {_DATA[study.data.name]}. All {result.num_train:,} training images, at {result.resolution} pixels.
@@ -67,7 +69,25 @@ Pixels from 0 to 1, less {result.pixel_mean:.6f}, divided by {result.pixel_std:.
 
 # How to load it
 
-`weights.pt` is a state dict, and loading it runs no code. In the folder of this file:
+{loading}
+# Where it comes from
+
+| | |
+|---|---|
+| study | {study.name}, hash {metadata.get("study_hash", "not recorded")} |
+| trial | {_trial(result)} |
+| seeds | study {study.seed}, this training {result.seed} |
+| commit | {provenance.get("git_commit") or "not recorded"} |
+| versions | {", ".join(f"{name} {number}" for name, number in versions.items())} |
+| machine | {", ".join(f"{key.replace('_', ' ')} {value}" for key, value in machine.items())}; trained on {", ".join(hosts)} |
+| training time | {result.train_time_s:.0f} s |
+| weights | SHA-256 {result.weights_sha256} |
+"""  # noqa: E501
+
+
+def _loading(result: RerunResult, metadata: Mapping[str, Any]) -> str:
+    data = study_from_dict(metadata["study"]).data
+    return f"""`weights.pt` is a state dict, and loading it runs no code. In the folder of this file:
 
 ```python
 import hashlib
@@ -79,7 +99,7 @@ from sweep.models import build
 from sweep.spaces import resolve
 
 assert hashlib.sha256(Path("weights.pt").read_bytes()).hexdigest() == "{result.weights_sha256}"
-network = build(resolve("architecture.yaml"), resolution={result.resolution}, channels=1, classes={study.data.num_classes})
+network = build(resolve("architecture.yaml"), resolution={result.resolution}, channels={data.num_channels}, classes={data.num_classes})
 network.load_state_dict(torch.load("weights.pt", weights_only=True))
 network.eval()
 
@@ -88,20 +108,99 @@ def predict(images):  # uint8, (batch, {result.resolution}, {result.resolution})
     with torch.inference_mode():
         return network((images.unsqueeze(1) / 255 - {result.pixel_mean!r}) / {result.pixel_std!r}).argmax(1)
 ```
-
-# Where it comes from
-
-| | |
-|---|---|
-| study | {study.name}, hash {metadata.get("study_hash", "not recorded")} |
-| trial | {candidate.trial_id} of {result.num_networks} networks, scale {candidate.scale} |
-| seeds | study {study.seed}, this training {result.seed} |
-| commit | {provenance.get("git_commit") or "not recorded"} |
-| versions | {", ".join(f"{name} {number}" for name, number in versions.items())} |
-| machine | {", ".join(f"{key.replace('_', ' ')} {value}" for key, value in machine.items())}; trained on {", ".join(hosts)} |
-| training time | {result.train_time_s:.0f} s |
-| weights | SHA-256 {result.weights_sha256} |
 """  # noqa: E501
+
+
+def _title(result: RerunResult, study: Study) -> str:
+    if result.named:
+        return (
+            f"{result.named}, which a user named, trained for {study.data.name} as the networks of the sweep "
+            f"“{study.name}” were"
+        )
+    of_space = space_title(result.candidate.space)
+    return f"a network of {of_space} for {study.data.name}, the choice of the sweep “{study.name}”"
+
+
+def _of_space(space: str) -> str:
+    return f" of the design space {space_title(space)}" if space else ""
+
+
+def _trial(result: RerunResult) -> str:
+    if result.named:
+        return f"none: named by a user in place of the choice among {result.num_networks} networks"
+    return f"{result.candidate.trial_id} of {result.num_networks} networks, scale {result.candidate.scale}"
+
+
+def _estimates(result: RerunResult) -> str:
+    in_sweep, confirmed, full_scale = estimates(result.to_dict())
+    rows = [
+        f"| estimate | error | {100 * result.confidence:g} % interval | grounds |",
+        "|---|---|---|---|",
+    ]
+    if in_sweep is not None:
+        rows += [
+            f"| in the sweep | {in_sweep.error_pct:.2f} % | {_interval(in_sweep)} | {result.num_validation:,} validation "
+            f"images, one seed, {_epochs(result.sweep_epochs)}; the best of many, so it flatters |",
+            f"| confirmed | {_confirmed(confirmed)} | {_interval(confirmed)} | the same budget and images, "
+            f"{_seeds(confirmed)} |",
+        ]
+    rows.append(
+        f"| at full scale | {full_scale.error_pct:.2f} % | {_interval(full_scale)} | {result.num_test:,} test images, one "
+        f"seed, {_epochs(result.epochs)} on {result.num_train:,} images |"
+    )
+    if result.named:
+        rows += ["", "No validation chose it; the test images were opened once, after the last epoch."]
+    else:
+        flattered = _regression(flattery_pct(result.to_dict()))
+        rows += [
+            "",
+            f"Chosen by validation error alone; the test images were opened once, after the last epoch. {flattered}",
+        ]
+    return "\n".join(rows) + "\n"
+
+
+def _ensemble(result: RerunResult) -> str:
+    """What several networks together cost, and what they gain."""
+    ensemble = result.ensemble
+    if ensemble is None:
+        return ""
+    gain, own = ensemble_gain(result.to_dict()), ensemble.members[0]
+    together = over_images(ensemble.test_error_pct, result.num_test, confidence=result.confidence)
+    members = "\n".join(
+        f"| {'this one' if member is own else f'`ensemble/{member.folder}`'} | {member.trial_id} | "
+        f"{member.validation_error_pct:.2f} % | {member.flops / 1e6:.2f} M | {member.params / 1e3:.0f} k | "
+        f"{member.seed} | {member.weights_sha256} |"
+        for member in ensemble.members
+    )
+    known = (
+        " The error of this network alone was known when the ensemble was asked for."
+        if ensemble.single_was_known
+        else ""
+    )
+    return f"""
+# As the first of an ensemble
+
+The best {len(ensemble.members)} by validation error, each trained at full scale with a seed of its own, answer together by the mean of their
+softmax probabilities: {together.error_pct:.2f} % error on the same {result.num_test:,} test images ({100 * result.confidence:g} % interval {_interval(together)}), {signed(gain.points)} points
+against this network alone ({signed(gain.low)} to {signed(gain.high)}: paired, adjusted Wald of Bonett and Price 2012; {ensemble.num_only_single_wrong} images only this network has wrong,
+{ensemble.num_only_ensemble_wrong} only the ensemble). It costs {ensemble.flops / 1e6:.2f} million multiply-adds an image and {ensemble.params / 1e3:.0f} thousand parameters, {ensemble.flops / own.flops:.1f} and {ensemble.params / own.params:.1f} times
+those of this network. The interval is that of the choice of images; another training of the same networks differs too.{known}
+
+| weights | trial | validation error | multiply-adds | parameters | seed | SHA-256 |
+|---|---|---|---|---|---|---|
+{members}
+"""  # noqa: E501
+
+
+def _began_from(result: RerunResult) -> str:
+    start = result.warm_start
+    if start is None:
+        return ""
+    return (
+        f"It began from the weights of {start.source} ({start.architecture_id}, SHA-256 {start.weights_sha256}): "
+        f"{start.num_whole} of its tensors taken whole, {start.num_part} into their leading channels, {start.num_fresh} "
+        "fresh.\n"
+    )
 
 
 def _kind(network: Network) -> str:

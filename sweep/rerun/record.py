@@ -5,7 +5,8 @@ In: a `RerunResult` and the sweep's metadata. Out: one run below the sweep's, wi
 alias `champion`. Called again, they are the same run and the same version.
 
 The alias goes to the better network by validation, never by test error, and only where the two can be compared: they
-were confirmed together, or both were confirmed under the same study, or neither was. Else it stays where it is.
+were confirmed together, or both were confirmed under the same study, or neither was. Else it stays where it is. A
+network that the user named never gets it: no validation chose it.
 """
 
 import tempfile
@@ -14,9 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sweep.rerun.card import model_card
-from sweep.rerun.result import RESULT, WEIGHTS, RerunResult
+from sweep.rerun.result import ARCHITECTURE, RESULT, WEIGHTS, RerunResult
 from sweep.spaces import network_from_json
+from sweep.statistics import ensemble_gain
 from sweep.tracking import TrackingError, record_run, strip_credentials
 from sweep.tracking.content import experiment_name
 from sweep.tracking.delivery import connect, log_artifact
@@ -72,22 +76,25 @@ def record(result: RerunResult, metadata: dict[str, Any], report: Path) -> Regis
 def _record_run(result: RerunResult, metadata: dict[str, Any]) -> str:
     candidate, folder = result.candidate, Path(result.directory)
     with tempfile.TemporaryDirectory() as scratch:
-        architecture, card = Path(scratch, "architecture.yaml"), Path(scratch, "README.md")
+        architecture, card = Path(scratch, ARCHITECTURE), Path(scratch, "README.md")
         architecture.write_text(network_from_json(candidate.architecture).to_yaml(), encoding="utf-8")
         card.write_text(model_card(result, metadata), encoding="utf-8")
-        confirmed = {"confirmed/error_pct": candidate.validation_error_pct} if candidate.confirmed_error_pct else {}
         return record_run(
             tracking_uri=metadata["tracking_uri"],
             experiment_id=metadata["experiment_id"],
             parent_run_id=metadata["parent_run_id"],
-            rerun_id=candidate.architecture_id,
-            name=f"rerun {candidate.architecture_id}",
+            rerun_id=folder.name,
+            name=f"rerun {folder.name}",
             tags={
-                "space": candidate.space,
                 "scale": candidate.scale,
                 "architecture_id": candidate.architecture_id,
-                "sweep.trial_id": candidate.trial_id,
                 "weights_sha256": result.weights_sha256,
+                **_where_from(result),
+                **(
+                    {"ensemble": ", ".join(m.architecture_id for m in result.ensemble.members)}
+                    if result.ensemble
+                    else {}
+                ),
             },
             params={
                 "batch_size": result.batch_size,
@@ -103,16 +110,61 @@ def _record_run(result: RerunResult, metadata: dict[str, Any]) -> str:
             metrics={
                 "test/error_pct": result.test_error_pct,
                 "test/loss": result.test_loss,
-                "sweep/error_pct": candidate.sweep_error_pct,
-                **confirmed,
+                **_validation(result),
+                **_of_ensemble(result),
             },
             artifacts={
                 RESULT: folder / RESULT,
                 f"model/{WEIGHTS}": folder / WEIGHTS,
-                f"model/{architecture.name}": architecture,
+                f"model/{ARCHITECTURE}": architecture,
                 f"model/{card.name}": card,
+                **_members(result),
             },
         )
+
+
+def _where_from(result: RerunResult) -> dict[str, str]:
+    """Tags: the trial of the sweep, or the user's name for it and what it began from."""
+    candidate, start = result.candidate, result.warm_start
+    if not result.named:
+        return {"space": candidate.space, "sweep.trial_id": candidate.trial_id}
+    began = {"warm_start": start.source, "warm_start_sha256": start.weights_sha256} if start else {}
+    return {"named": result.named, **began}
+
+
+def _validation(result: RerunResult) -> dict[str, float]:
+    candidate = result.candidate
+    found = {
+        "sweep/error_pct": candidate.sweep_error_pct,
+        "confirmed/error_pct": candidate.validation_error_pct if candidate.confirmed_error_pct else None,
+    }
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _of_ensemble(result: RerunResult) -> dict[str, float]:
+    ensemble = result.ensemble
+    if ensemble is None:
+        return {}
+    gain = ensemble_gain(result.to_dict())
+    return {
+        "ensemble/error_pct": ensemble.test_error_pct,
+        "ensemble/loss": ensemble.test_loss,
+        "ensemble/difference_pct": gain.points,
+        "ensemble/difference_low_pct": gain.low,
+        "ensemble/difference_high_pct": gain.high,
+        "ensemble/flops": ensemble.flops,
+        "ensemble/params": ensemble.params,
+    }
+
+
+def _members(result: RerunResult) -> dict[str, Path]:
+    """All but the first, which is the model itself."""
+    others = result.ensemble.members[1:] if result.ensemble else ()
+    return {
+        f"model/ensemble/{member.folder}/{name}": Path(result.directory).with_name(member.folder) / name
+        for member in others
+        for name in (WEIGHTS, ARCHITECTURE)
+    }
 
 
 def _register(client: Any, result: RerunResult, metadata: Mapping[str, Any], run_id: str) -> Registration:
@@ -123,7 +175,7 @@ def _register(client: Any, result: RerunResult, metadata: Mapping[str, Any], run
         "architecture_id": candidate.architecture_id,
         "study_hash": metadata.get("study_hash", ""),
         "sweep_run_id": metadata["parent_run_id"],
-        "validation_error_pct": f"{candidate.validation_error_pct:.6g}",
+        "validation_error_pct": _figures(candidate.validation_error_pct),
         "num_fresh_seeds": str(len(candidate.confirmed_error_pct)),
     }
     found = client.search_model_versions(f"name = '{_quoted(name)}' and run_id = '{run_id}'")
@@ -141,6 +193,10 @@ def _register(client: Any, result: RerunResult, metadata: Mapping[str, Any], run
     if is_champion and (champion is None or str(champion.version) != str(version)):
         client.set_registered_model_alias(name, CHAMPION, version)
     return Registration(run_id, name, str(version), is_champion, why)
+
+
+def _figures(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
 
 
 def _quoted(name: str) -> str:
@@ -170,6 +226,9 @@ def _champion(client: Any, name: str) -> Any:
 
 def judge_champion(result: RerunResult, version: str, tags: Mapping[str, str], champion: Any) -> tuple[bool, str]:
     """Whether the alias belongs to this version, and why; `champion` is the version that holds it, or None."""
+    own_pct = result.candidate.validation_error_pct
+    if own_pct is None:
+        return False, "it was named, and no validation chose it"
     if champion is None:
         return True, "the first of its name"
     if str(champion.version) == version:
@@ -179,12 +238,11 @@ def judge_champion(result: RerunResult, version: str, tags: Mapping[str, str], c
     rival = together.get(theirs.get("architecture_id", ""))
     same_study = theirs.get("study_hash") == tags["study_hash"]
     if same_study and rival is not None and result.candidate.confirmed_error_pct:
-        error_pct = rival.validation_error_pct
+        error_pct = float(np.mean(rival.confirmed_error_pct))
     elif same_study and (theirs.get("num_fresh_seeds") == "0") == (tags["num_fresh_seeds"] == "0"):
         error_pct = float(theirs["validation_error_pct"])
     else:
         return False, f"it cannot be compared with {other}: another study, or only one of the two was confirmed"
-    own_pct = result.candidate.validation_error_pct
     if own_pct < error_pct:
         return True, f"{own_pct:.2f} % validation error, {other} has {error_pct:.2f} %"
     return False, f"{own_pct:.2f} % validation error, {other} has {error_pct:.2f} % and stays"

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from sweep.rerun.choose import Candidate
 from sweep.rerun.full_scale import job_of, read_history
 from sweep.rerun.job import Job, start_trial
@@ -21,20 +23,22 @@ from sweep.studies import Study
 if TYPE_CHECKING:
     from torch import Tensor
 
+_SMALLEST = 1e-300  # a probability that is not zero in double precision: its logarithm is finite
+
 
 @dataclass(frozen=True)
 class _Answers:
-    """Mean loss in nats, and which of the N test images are answered wrongly."""
+    """Mean loss in nats, and for each test image whether the answer is wrong."""
 
     loss: float
-    wrong_N: "Tensor"
+    is_wrong: "Tensor"
 
     @property
     def error_pct(self) -> float:
-        return 100 * int(self.wrong_N.sum()) / len(self.wrong_N)
+        return 100 * int(self.is_wrong.sum()) / len(self.is_wrong)
 
 
-def test_once(
+def open_test_once(
     candidates: list[Candidate],
     folders: list[Path],
     place: Workplace,
@@ -61,7 +65,7 @@ def test_once(
         batch_size=job.recipe.batch_size,
         learning_rate=job.recipe.learning_rate,
         num_train=trained.num_train,
-        num_test=len(single.wrong_N),
+        num_test=len(single.is_wrong),
         test_error_pct=single.error_pct,
         test_loss=single.loss,
         train_time_s=trained.train_time_s,
@@ -78,8 +82,8 @@ def test_once(
             members=tuple(_member(one, path, study) for one, path in zip(candidates, folders)),
             test_error_pct=together.error_pct,
             test_loss=together.loss,
-            num_only_single_wrong=int((single.wrong_N & ~together.wrong_N).sum()),
-            num_only_ensemble_wrong=int((together.wrong_N & ~single.wrong_N).sum()),
+            num_only_single_wrong=int((single.is_wrong & ~together.is_wrong).sum()),
+            num_only_ensemble_wrong=int((together.is_wrong & ~single.is_wrong).sum()),
             single_was_known=single_was_known,
         ),
     )  # fmt: skip
@@ -118,9 +122,6 @@ def _member(candidate: Candidate, folder: Path, study: Study) -> Member:
 
 def _answers(jobs: list[Job], folders: list[Path]) -> tuple[_Answers, _Answers | None]:
     """Of the first network, and of all together if there are several: the one place that opens the test images."""
-    import torch
-    from torch.nn.functional import nll_loss
-
     probabilities_NK = target_N = single = None
     for job, folder in zip(jobs, folders):
         logits_NK, target_N = _of_one(job, folder)
@@ -130,7 +131,7 @@ def _answers(jobs: list[Job], folders: list[Path]) -> tuple[_Answers, _Answers |
     assert single is not None
     if len(jobs) == 1:
         return single, None
-    return single, _judged((probabilities_NK / len(jobs)).log(), target_N)
+    return single, _judged((probabilities_NK / len(jobs)).clamp_min(_SMALLEST).log(), target_N)
 
 
 def _judged(log_probabilities_NK: "Tensor", target_N: "Tensor") -> _Answers:
@@ -149,8 +150,8 @@ def _of_one(job: Job, folder: Path) -> tuple["Tensor", "Tensor"]:
     trial = start_trial(job)
     trial.network.load_state_dict(unpacked((folder / WEIGHTS).read_bytes()))
     images, labels = map(torch.from_numpy, open_test(job.data.files(job.data_name)))
-    index = torch.arange(len(labels)).numpy()
-    logits_NK = torch.cat([logits.cpu() for _, logits in logits_of(trial, images, index)])
+    index = np.arange(len(labels))
+    logits_NK = torch.cat([logits.cpu() for _, logits in logits_of(trial, images.to(trial.device), index)])
     return logits_NK, labels[index].long()
 
 

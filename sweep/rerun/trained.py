@@ -5,6 +5,7 @@ SHA-256 of the weights and is written last: where it is and fits, the training i
 """
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Mapping
@@ -13,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from sweep.rerun.result import ARCHITECTURE, TRAINED, WEIGHTS, Origin, tuples, write_whole
-from sweep.spaces import Network, network_from_json
+from sweep.spaces import Network, network_from_json, network_from_yaml
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training gave; times in seconds, pixels in units of 0 to 1. `warm_start`: what it began from, if not afresh."""
+    """What a training gave; times in seconds, pixels in units of 0 to 1. `warm_start`: what it began from, if it did."""
 
     architecture_id: str
     seed: int
@@ -41,8 +42,6 @@ def save_weights(state: Mapping[str, Any], folder: Path) -> str:
 
 
 def packed(state: Mapping[str, Any]) -> bytes:
-    import io
-
     import torch
 
     buffer = io.BytesIO()
@@ -51,8 +50,6 @@ def packed(state: Mapping[str, Any]) -> bytes:
 
 
 def unpacked(content: bytes) -> dict[str, Any]:
-    import io
-
     import torch
 
     state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
@@ -88,16 +85,20 @@ def load_trained(field: str, folder: Path) -> tuple[Network, dict[str, Any], str
             f"{field} = {str(folder)!r}: holds no {', no '.join(missing)}; name the directory of a rerun, RUN/rerun/ID"
         )
     recorded = json.loads((folder / TRAINED).read_text(encoding="utf-8"))["weights_sha256"]
-    content = (folder / WEIGHTS).read_bytes()
+    try:
+        network = network_from_yaml((folder / ARCHITECTURE).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{field} = {str(folder)!r}: {ARCHITECTURE}: {error}") from error
+    return network, load_weights(field, folder, recorded), recorded
+
+
+def load_weights(field: str, folder: Path, recorded: str) -> dict[str, Any]:
+    """The state dict in `folder`. Raises ValueError, naming `field`, where it is not that with the recorded SHA-256."""
+    path = folder / WEIGHTS
+    content = path.read_bytes() if path.is_file() else b""
     if hashlib.sha256(content).hexdigest() != recorded:
         raise ValueError(
             f"{field} = {str(folder)!r}: the SHA-256 of {WEIGHTS} is not the recorded {recorded[:12]}…; restore the "
             "file, or train the network again"
         )
-    from sweep.spaces import network_from_yaml
-
-    try:
-        network = network_from_yaml((folder / ARCHITECTURE).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{field} = {str(folder)!r}: {ARCHITECTURE}: {error}") from error
-    return network, unpacked(content), recorded
+    return unpacked(content)

@@ -34,7 +34,7 @@ def paired_difference(num_only_first: int, num_only_second: int, num_images: int
 
 
 def ensemble_gain(rerun: Mapping[str, Any]) -> Difference:
-    """Of a rerun with an ensemble, as `result.json` holds it: error of the ensemble minus that of the single network."""
+    """Error of the ensemble minus that of the single network, of a rerun with an ensemble as `result.json` holds it."""
     ensemble = rerun["ensemble"]
     only_single, only_ensemble = ensemble["num_only_single_wrong"], ensemble["num_only_ensemble_wrong"]
     return paired_difference(only_single, only_ensemble, rerun["num_test"], confidence=rerun["confidence"])

@@ -22,7 +22,7 @@ def rerun(*candidates: dict, **changes) -> dict:
         "candidate": candidates[0], "candidates": list(candidates), "num_networks": 80, "sweep_epochs": 4,
         "num_validation": 2500, "confidence": 0.95, "epochs": 15, "resolution": 28, "num_workers": 2,
         "batch_size": 128, "learning_rate": 0.1, "num_train": 60_000, "num_test": 10_000, "test_error_pct": 7.4,
-        "test_loss": 0.2, "train_time_s": 900.0, "seed": 1,
+        "test_loss": 0.2, "train_time_s": 900.0, "seed": 1, "named": "", "warm_start": None, "ensemble": None,
         "provenance": {"machine": {"host": "example", "cpu": "Example CPU", "num_cpus": 2}}, **changes,
     }  # fmt: skip
 
