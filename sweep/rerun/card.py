@@ -139,14 +139,14 @@ def _estimates(result: RerunResult) -> str:
     ]
     if in_sweep is not None:
         rows += [
-            f"| in the sweep | {in_sweep.error_pct:.2f} % | {_interval(in_sweep)} | {result.num_validation:,} validation "
-            f"images, one seed, {_epochs(result.sweep_epochs)}; the best of many, so it flatters |",
+            f"| in the sweep | {in_sweep.error_pct:.2f} % | {_interval(in_sweep)} | {result.num_validation:,} "
+            f"validation images, one seed, {_epochs(result.sweep_epochs)}; the best of many, so it flatters |",
             f"| confirmed | {_confirmed(confirmed)} | {_interval(confirmed)} | the same budget and images, "
             f"{_seeds(confirmed)} |",
         ]
     rows.append(
-        f"| at full scale | {full_scale.error_pct:.2f} % | {_interval(full_scale)} | {result.num_test:,} test images, one "
-        f"seed, {_epochs(result.epochs)} on {result.num_train:,} images |"
+        f"| at full scale | {full_scale.error_pct:.2f} % | {_interval(full_scale)} | {result.num_test:,} test images, "
+        f"one seed, {_epochs(result.epochs)} on {result.num_train:,} images |"
     )
     if result.named:
         rows += ["", "No validation chose it; the test images were opened once, after the last epoch."]
@@ -198,8 +198,8 @@ def _began_from(result: RerunResult) -> str:
         return ""
     return (
         f"It began from the weights of {start.source} ({start.architecture_id}, SHA-256 {start.weights_sha256}): "
-        f"{start.num_whole} of its tensors taken whole, {start.num_part} into their leading channels, {start.num_fresh} "
-        "fresh.\n"
+        f"{start.num_whole} of its tensors taken whole, {start.num_part} into their leading channels, "
+        f"{start.num_fresh} fresh.\n"
     )
 
 

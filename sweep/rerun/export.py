@@ -37,7 +37,7 @@ _BATCHES = (1, 15)  # a network that froze the batch of its example would fail a
 
 @dataclass(frozen=True)
 class Exported:
-    """`max_difference` is the largest absolute one between logits, ours and the file's, on `num_images` random images."""
+    """`max_difference`: the largest absolute one between logits, ours and the file's, on `num_images` random images."""
 
     form: str
     file: str
@@ -65,8 +65,8 @@ class _Given:
 def export(rerun: str | Path, to: str, *, out: str | Path | None = None) -> Exported:
     """Write the network of a rerun as `to`, "onnx" or "torchvision", into the new folder `out`.
 
-    Raises `ValueError` for bad input, also where torchvision has no such network; `RuntimeError` where the file does not
-    answer as the network does.
+    Raises `ValueError` for bad input, also where torchvision has no such network; `RuntimeError` where the file does
+    not answer as the network does.
     """
     if to not in _FORMS:
         raise ValueError(f"--to: {to!r} is not known; name one of {', '.join(_FORMS)}")
@@ -201,11 +201,14 @@ def _write_onnx(given: _Given, path: Path) -> tuple[Answers, str]:
     def answers(images_BCHW: "Tensor") -> "Tensor":
         return torch.from_numpy(session.run(["logits"], {"images": images_BCHW.numpy()})[0])
 
-    shape = f"(batch, {given.channels}, {side}, {side})"
-    return (
-        answers,
-        f"""An ONNX graph, opset {OPSET}. Its input `images`, float32 {shape}, are pixels from 0 to 255: they are normalised
-inside. Its output is `logits`, float32 (batch, {given.classes}). The batch is of any size. In the folder of this file:
+    return answers, _onnx_loading(given, path)
+
+
+def _onnx_loading(given: _Given, path: Path) -> str:
+    shape = f"(batch, {given.channels}, {given.result.resolution}, {given.result.resolution})"
+    return f"""An ONNX graph, opset {OPSET}. Its input `images`, float32 {shape}, are pixels from 0 to 255, which are
+normalised inside. Its output is `logits`, float32 (batch, {given.classes}). The batch is of any size. In the folder of
+this file:
 
 ```python
 import hashlib
@@ -222,8 +225,7 @@ def predict(images):  # numbers from 0 to 255, {shape}
     (logits,) = session.run(["logits"], {{"images": np.asarray(images, dtype=np.float32)}})
     return logits.argmax(1)
 ```
-""",
-    )  # noqa: E501
+"""
 
 
 # ---- torchvision -------------------------------------------------------------------------------------------------
@@ -234,8 +236,8 @@ def _write_torchvision(given: _Given, path: Path) -> tuple[Answers, str]:
 
     if not isinstance(given.architecture, Architecture):
         raise ValueError(
-            f"--to torchvision: a {type(given.architecture).__name__.lower()} is not what torchvision builds; export it "
-            "to onnx"
+            f"--to torchvision: a {type(given.architecture).__name__.lower()} is not what torchvision builds; "
+            "export it to onnx"
         )
     try:
         state = to_torchvision(given.architecture, given.network.state_dict())

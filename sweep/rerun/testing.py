@@ -122,16 +122,13 @@ def _member(candidate: Candidate, folder: Path, study: Study) -> Member:
 
 def _answers(jobs: list[Job], folders: list[Path]) -> tuple[_Answers, _Answers | None]:
     """Of the first network, and of all together if there are several: the one place that opens the test images."""
-    probabilities_NK = target_N = single = None
-    for job, folder in zip(jobs, folders):
-        logits_NK, target_N = _of_one(job, folder)
-        single = single or _judged(logits_NK.log_softmax(1), target_N)
-        own_NK = logits_NK.double().softmax(1)
-        probabilities_NK = own_NK if probabilities_NK is None else probabilities_NK + own_NK
-    assert single is not None
+    logits_NK, target_N = _of_one(jobs[0], folders[0])
+    single, sum_NK = _judged(logits_NK.log_softmax(1), target_N), logits_NK.softmax(1)
+    for job, folder in zip(jobs[1:], folders[1:]):
+        sum_NK += _of_one(job, folder)[0].softmax(1)
     if len(jobs) == 1:
         return single, None
-    return single, _judged((probabilities_NK / len(jobs)).clamp_min(_SMALLEST).log(), target_N)
+    return single, _judged((sum_NK / len(jobs)).clamp_min(_SMALLEST).log(), target_N)
 
 
 def _judged(log_probabilities_NK: "Tensor", target_N: "Tensor") -> _Answers:
@@ -141,7 +138,7 @@ def _judged(log_probabilities_NK: "Tensor", target_N: "Tensor") -> _Answers:
 
 
 def _of_one(job: Job, folder: Path) -> tuple["Tensor", "Tensor"]:
-    """Logits (N, K) and labels (N,) of the test images, on the CPU."""
+    """Logits (N, K) in double precision and labels (N,) of the test images, on the CPU."""
     import torch
 
     from sweep.training.data import open_test
@@ -151,7 +148,7 @@ def _of_one(job: Job, folder: Path) -> tuple["Tensor", "Tensor"]:
     trial.network.load_state_dict(unpacked((folder / WEIGHTS).read_bytes()))
     images, labels = map(torch.from_numpy, open_test(job.data.files(job.data_name)))
     index = np.arange(len(labels))
-    logits_NK = torch.cat([logits.cpu() for _, logits in logits_of(trial, images.to(trial.device), index)])
+    logits_NK = torch.cat([logits.cpu().double() for _, logits in logits_of(trial, images.to(trial.device), index)])
     return logits_NK, labels[index].long()
 
 

@@ -19,7 +19,7 @@ from sweep.spaces import Network, network_from_json, network_from_yaml
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training gave; times in seconds, pixels in units of 0 to 1. `warm_start`: what it began from, if it did."""
+    """What a training gave; times in seconds, pixels in units of 0 to 1. `warm_start`: what it began from, if any."""
 
     architecture_id: str
     seed: int

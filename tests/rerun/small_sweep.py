@@ -38,6 +38,13 @@ def network(draw: int) -> Architecture:
 
 def make_sweep(run_dir: Path, *, tracking_uri: str = "", **changes) -> Path:
     """A run directory whose journal has ended and whose runs MLflow has."""
+    make_journal(run_dir, **changes)
+    deliver(run_dir, tracking_uri or default_tracking_uri(run_dir))
+    return run_dir
+
+
+def make_journal(run_dir: Path, **changes) -> Path:
+    """The same before MLflow is told of it, which takes seconds."""
     run_dir.mkdir(parents=True, exist_ok=True)
     settings = study(**changes)
     meta = {"study": settings.to_dict(), "study_hash": settings.hash, "data": {}, **provenance()}
@@ -49,7 +56,6 @@ def make_sweep(run_dir: Path, *, tracking_uri: str = "", **changes) -> Path:
             for epoch in range(1, 2 if is_stopped else 4):
                 ends = "stopped" if is_stopped else "completed" if epoch == 3 else "running"
                 journal.record(_epoch(row.trial_id, epoch, error_pct + 3 - epoch), None, ends)
-    deliver(run_dir, tracking_uri or default_tracking_uri(run_dir))
     return run_dir
 
 

@@ -66,11 +66,10 @@ def test_nothing_is_left_but_results(rerun_done):
     found = {path.relative_to(rerun_done.run_dir / "rerun").as_posix() for path in
              (rerun_done.run_dir / "rerun").rglob("*") if path.is_file()}  # fmt: skip
     folder = rerun_done.result.candidate.architecture_id
-    assert found == {f"{folder}/{name}" for name in (
-        "result.json", "trained.json", "weights.pt", "architecture.yaml", "history.jsonl"
-    )} | {
-        f"confirmed/{trial_id}-{seed}.json" for trial_id in (BEST, SECOND) for seed in (1, 2)
-    }
+    assert found == {
+        f"{folder}/{name}"
+        for name in ("result.json", "trained.json", "weights.pt", "architecture.yaml", "history.jsonl")
+    } | {f"confirmed/{trial_id}-{seed}.json" for trial_id in (BEST, SECOND) for seed in (1, 2)}
 
 
 def test_the_weights_have_the_test_error(rerun_done):
