@@ -129,11 +129,11 @@ def ensemble_text(rerun: Mapping[str, Any]) -> str:
     flops, params = (sum(member[key] for member in members) / own[key] for key in ("flops", "params"))
     known = " Its error was known when the ensemble was asked for." if ensemble["single_was_known"] else ""
     return (
-        f"The best {len(members)} by validation error, each trained like it, answer by the mean of their "
-        f"softmax probabilities: {ensemble['test_error_pct']:.2f} % error on the same test images, "
-        f"{signed(gain.points)} points against it alone ({100 * rerun['confidence']:g} % interval {signed(gain.low)} to "
-        f"{signed(gain.high)}, paired, over the choice of images), for {flops:.1f} times its multiply-adds and "
-        f"{params:.1f} times its parameters.{known}"
+        f"The best {len(members)} by validation error, each trained like it, answer by the mean of their softmax "
+        f"probabilities: {ensemble['test_error_pct']:.2f} % error on the same test images, {signed(gain.points)} "
+        f"points against it alone ({100 * rerun['confidence']:g} % interval {signed(gain.low)} to {signed(gain.high)}, "
+        f"paired, over the choice of images), for {flops:.1f} times its multiply-adds and {params:.1f} times its "
+        f"parameters.{known}"
     )
 
 

@@ -110,7 +110,7 @@ def _refuse_foreign(folder: Path, file_name: str) -> None:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--out: {str(folder)!r} is a file; name a new folder")
     others = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    if others and not {CARD, file_name} >= set(others):
+    if others and set(others) != {CARD, file_name}:
         raise ValueError(f"--out: {str(folder)!r} holds other files ({sorted(others)[0]}, …); name a new folder")
 
 

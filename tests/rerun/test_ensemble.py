@@ -23,13 +23,13 @@ from sweep.rerun.result import read
 from sweep.training.data import open_test, prepare
 
 
-class Cut(Exception):
+class CutError(Exception):
     """Whoever trains is gone."""
 
 
 def cut_in_the_second(stage, epoch):
     if stage == f"full scale {SECOND}" and epoch.epoch == 2:
-        raise Cut
+        raise CutError
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def done(tmp_path_factory) -> Iterator[SimpleNamespace]:
     run_dir = make_sweep(tmp_path_factory.mktemp("ensemble") / "run", rerun={"epochs": 4, "ensemble": 2})
     with pytest.MonkeyPatch.context() as patch:
         train_here(patch)
-        with pytest.raises(Cut):
+        with pytest.raises(CutError):
             sweep.rerun(run_dir, best=1, seeds=1, progress=cut_in_the_second)
         kept = {path: path.stat().st_mtime_ns for path in run_dir.glob("rerun/*/weights.pt")}
         was_shut = not list(run_dir.glob("rerun/*/result.json"))

@@ -34,9 +34,10 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(shares):
 
 
 def test_pairs_say_more_than_two_intervals_of_their_own():
-    """600 images that both have wrong say nothing of the difference: its interval is that of the other 40."""
+    """Images that both have wrong say nothing of the difference: its interval is that of the other 40."""
     rerun = {
-        "ensemble": {"num_only_single_wrong": 30, "num_only_ensemble_wrong": 10}, "num_test": 10_000, "confidence": 0.95,
+        "ensemble": {"num_only_single_wrong": 30, "num_only_ensemble_wrong": 10},
+        "num_test": 10_000, "confidence": 0.95,
     }  # fmt: skip
     gain = ensemble_gain(rerun)
     assert gain.high < 0
