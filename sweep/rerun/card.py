@@ -79,7 +79,7 @@ from sweep.models import build
 from sweep.spaces import resolve
 
 assert hashlib.sha256(Path("weights.pt").read_bytes()).hexdigest() == "{result.weights_sha256}"
-network = build(resolve("architecture.yaml"), channels=1, classes={study.data.num_classes})
+network = build(resolve("architecture.yaml"), resolution={result.resolution}, channels=1, classes={study.data.num_classes})
 network.load_state_dict(torch.load("weights.pt", weights_only=True))
 network.eval()
 
