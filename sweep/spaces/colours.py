@@ -24,5 +24,7 @@ def colours_of(names: Sequence[str]) -> dict[str, str]:
 
     A study of more than twelve spaces repeats the last of them.
     """
-    free = [colour for colour in (*SPACE_COLOURS.values(), *MORE_COLOURS) if colour not in map(SPACE_COLOURS.get, names)]
+    free = [
+        colour for colour in (*SPACE_COLOURS.values(), *MORE_COLOURS) if colour not in map(SPACE_COLOURS.get, names)
+    ]
     return {name: SPACE_COLOURS.get(name) or (free.pop(0) if len(free) > 1 else free[0]) for name in names}

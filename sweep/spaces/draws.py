@@ -33,7 +33,15 @@ from sweep.spaces.complexity import StageArrays, batch_complexity
 from sweep.spaces.cost import Cost, Image
 from sweep.spaces.orders import Order, Sharing
 from sweep.spaces.ranges import MULTIPLIERS_PER_UNIT, SLOPES_PER_UNIT, Ranges
-from sweep.spaces.regnet import compatible_widths, follows_line, level_starts, level_bounds, level_widths, line_grid, may_follow_line
+from sweep.spaces.regnet import (
+    compatible_widths,
+    follows_line,
+    level_starts,
+    level_bounds,
+    level_widths,
+    line_grid,
+    may_follow_line,
+)
 from sweep.spaces.space import MEMBER, Draws
 
 
@@ -228,9 +236,7 @@ def draw_regnet(ranges: Ranges, rng: np.random.Generator, num: int) -> AnyNetDra
     return AnyNetDraws(ranges, columns[0], columns[1], columns[2], templates, reasons)
 
 
-def _fit(
-    depths: np.ndarray, on_line: np.ndarray, pair: np.ndarray, ranges: Ranges
-) -> tuple[np.ndarray, np.ndarray]:
+def _fit(depths: np.ndarray, on_line: np.ndarray, pair: np.ndarray, ranges: Ranges) -> tuple[np.ndarray, np.ndarray]:
     """The stages' widths, from those of the levels (whole floats), and what speaks against each network."""
     ratios, group_widths = (np.array(column)[pair][:, None] for column in zip(*ranges.pairs))
     group_widths = np.maximum(group_widths, 1)  # one group: every width suits

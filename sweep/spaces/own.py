@@ -102,7 +102,9 @@ def own_space(
     try:
         sample = base.draw(replace(base.RANGES(), **settings), np.random.default_rng(0), 1000)
     except TypeError as error:
-        raise refusal("ranges", settings, f"do not suit {base.name} ({error})", "see the ranges of that space") from None
+        raise refusal(
+            "ranges", settings, f"do not suit {base.name} ({error})", "see the ranges of that space"
+        ) from None
     network = sample.network(int(np.flatnonzero(sample.reasons == MEMBER)[0]))
     predicate: Callable[[Any], bool] = _anything
     if where:
