@@ -61,7 +61,7 @@ def spaces(name: str | None, as_json: bool) -> None:
     table.add_column("size", justify="right", no_wrap=True)
     table.add_column("free", justify="right")
     for row in rows:
-        rule = f"{'+' if row['obeys'] else '−'} {row['rule']}" if row["rule"] else "–"  # noqa: RUF001 a minus sign
+        rule = f"{'+' if row['obeys'] else '−'} {row['rule']}" if row["rule"] else "–"
         table.add_row(row["name"], rule, f"{row['size']:,}", str(row["degrees_of_freedom"]))
     stdout().print(table)
     stderr().print(

@@ -1,9 +1,9 @@
 """One colour a space, the same in every figure, table and MLflow run of a study.
 
-In: the names of a study's spaces. Out: a colour for each. `SPACE_COLOURS`, from A to E and X, and `MORE_COLOURS` were found by
-search, and are held to it by a test: each has a contrast of 3 to 1 on a white and on a near-black page (#111418), and
-any two of the first differ by 25 or more in CIELAB, of all by 17 or more, as seen with full colour vision and with none
-of one kind of cone.
+In: the names of a study's spaces. Out: a colour for each. `SPACE_COLOURS`, from A to E and X, and `MORE_COLOURS` were
+found by search, and are held to it by a test: each has a contrast of 3 to 1 on a white and on a near-black page
+(#111418), and any two of the first differ by 25 or more in CIELAB, of all by 17 or more, as seen with full colour
+vision and with none of one kind of cone.
 """
 
 from collections.abc import Sequence

@@ -36,8 +36,8 @@ from sweep.spaces.ranges import MULTIPLIERS_PER_UNIT, SLOPES_PER_UNIT, Ranges
 from sweep.spaces.regnet import (
     compatible_widths,
     follows_line,
-    level_starts,
     level_bounds,
+    level_starts,
     level_widths,
     line_grid,
     may_follow_line,
@@ -189,7 +189,7 @@ def _draw_pairs(ranges: Ranges, rng: np.random.Generator, num: int, ratios: Shar
 def _draw_differing_pairs(
     ranges: Ranges, rng: np.random.Generator, shape: tuple[int, int], *, shared: int
 ) -> np.ndarray:
-    """The `shared` half of the pair (0: b, 1: g) as in AnyNet C, the other stage by stage among those that go with it."""
+    """The `shared` half of the pair (0: b, 1: g) as in AnyNet C, the other stage by stage among those that suit it."""
     of_all = rng.integers(len(ranges.pairs), size=shape[0])
     values = [pair[shared] for pair in ranges.pairs]
     alike = [np.flatnonzero([other == value for other in values]) for value in values]

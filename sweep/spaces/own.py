@@ -43,7 +43,7 @@ class OwnSpace(Space):
         """Raises ValueError where a rule of the user's decides: no formula counts what it admits."""
         if self.rule.predicate is not _anything:
             raise ValueError(
-                f"{self.name}: what a rule of one's own admits is not counted; {self.parent.name}, which it narrows, has "
+                f"{self.name}: what an own rule admits is not counted; {self.parent.name}, which it narrows, has "
                 f"{self.parent.size(self.within(ranges)):,}"
             )
         return self.parent.size(self.within(ranges))

@@ -3,8 +3,8 @@
 In: a name, the path of a YAML file, or parameters as text. Out: a network. The zoo holds the RegNetX and RegNetY models
 published with Radosavovic et al. 2020 (parameters as in pycls' model zoo; `regnetx_4.0gf` is its RegNetX-4.0GF); those
 that torchvision builds, under its own names with `torchvision:` before them, because it rounds the widths of three
-models otherwise; RegNetX32 of d2l.ai, section 8.8, with its Xavier initialisation; and two transformers of Touvron et al.
-2021 (DeiT-Ti and DeiT-S, without their class token).
+models otherwise; RegNetX32 of d2l.ai, section 8.8, with its Xavier initialisation; and two transformers of Touvron et
+al. 2021 (DeiT-Ti and DeiT-S, without their class token).
 """
 
 from collections.abc import Callable, Mapping

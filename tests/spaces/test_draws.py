@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from spaces.strategies import CHAIN
 
 from sweep.spaces import SPACES, Ranges
