@@ -1,10 +1,10 @@
 """Studies: what is asked, validated before anything starts; and those that ship."""
 
+from sweep.studies.data import PUBLISHED, Data
 from sweep.studies.seeds import derive_seed, draw_share
 from sweep.studies.study import (
     MAX_TRIALS,
     TRAIN,
-    Data,
     Recipe,
     Rerun,
     Scale,
@@ -17,6 +17,7 @@ from sweep.studies.study import (
 
 __all__ = [
     "MAX_TRIALS",
+    "PUBLISHED",
     "TRAIN",
     "Data",
     "Recipe",

@@ -14,50 +14,20 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from sweep.spaces import Ranges, get_space
+from sweep.studies.data import Data
+from sweep.studies.settings import Count, Settings, Share
 
 MAX_TRIALS = 1_000_000  # of one sweep: drawing them takes some minutes and 1.2 GB
 
 TRAIN = "train"  # the objective of a study that trains its networks
 
-Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Data(_Settings):
-    """The images: `num_train` of them train a trial, `num_validation` others judge it; the test set stays shut."""
-
-    name: Literal["fashion_mnist"] = "fashion_mnist"
-    path: str = ""
-    num_train: Count = 50_000
-    num_validation: Count = 10_000
-
-    @model_validator(mode="after")
-    def _fits(self) -> "Data":
-        wanted = self.num_train + self.num_validation
-        if wanted > 60_000:
-            raise ValueError(
-                f"num_train + num_validation = {wanted}, but {self.name} has 60000 training images; lower one of them"
-            )
-        return self
-
-    @property
-    def num_classes(self) -> int:
-        return 10
-
-    @property
-    def num_channels(self) -> int:
-        return 1
-
-
-class Scale(_Settings):
+class Scale(Settings):
     """One size at which the rules are tried: image resolution in pixels, a flops band, and the spaces' ranges."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,40}$")] = "small"
@@ -93,7 +63,7 @@ def to_ranges(table: dict[str, Any]) -> Ranges:
     return Ranges(**settings)
 
 
-class Recipe(_Settings):
+class Recipe(Settings):
     """How a network trains: SGD with momentum, linear warm-up, one cosine over all its epochs to zero."""
 
     batch_size: Count = 128
@@ -108,7 +78,7 @@ class Recipe(_Settings):
     precision: Literal["fp32", "bf16"] = "fp32"
 
 
-class Stopping(_Settings):
+class Stopping(Settings):
     """When a trial ends: at its cohort's rungs (grace, grace·eta, …) or after `max_epochs`.
 
     `method`: "asha" stops a trial as it arrives at a rung; "asha_promotion" lets it wait there until its place is
@@ -145,7 +115,7 @@ class Stopping(_Settings):
         return tuple(found)
 
 
-class Judging(_Settings):
+class Judging(Settings):
     """How a rule is judged: harm or benefit within `margin_pct` points of error counts as none."""
 
     margin_pct: Annotated[float, Field(gt=0)] = 0.5
@@ -153,7 +123,7 @@ class Judging(_Settings):
     num_bootstrap: Annotated[int, Field(ge=100)] = 10_000
 
 
-class Rerun(_Settings):
+class Rerun(Settings):
     """The best network at full scale: all training images; `resolution` 0 keeps that of its scale."""
 
     epochs: Count = 30
@@ -168,13 +138,13 @@ class Rerun(_Settings):
         return resolution
 
 
-class Tracking(_Settings):
+class Tracking(Settings):
     """Where MLflow records: an URI, or nothing for a SQLite file in the run directory."""
 
     uri: str = ""
 
 
-class Study(_Settings):
+class Study(Settings):
     """A whole study. `spaces` are compared at each scale with `trials_per_space` networks each.
 
     A trial whose own code fails is tried again `max_failures` times, one whose machine fails `max_machine_failures`
@@ -246,7 +216,7 @@ class Study(_Settings):
     @property
     def hash(self) -> str:
         """Twelve hex digits of what decides the results; where the images lie does not count."""
-        counted = self.model_dump(mode="json", exclude={"tracking": True, "data": {"path"}})
+        counted = self.model_dump(mode="json", exclude={"tracking": True, "data": self.data.not_counted})
         return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:12]
 
     def to_dict(self) -> dict[str, Any]:
