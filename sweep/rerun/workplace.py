@@ -47,7 +47,7 @@ def open_workplace(
     for scale in scales:
         resolutions[scale] = next(one.resolution for one in study.scale if one.name == scale)
         resolutions[full_scale(scale)] = resolution_at_full_scale(study, scale)
-    files = {name: prepare(path=study.data.path, resolution=pixels) for name, pixels in resolutions.items()}
+    files = {name: prepare(study.data, resolution=pixels) for name, pixels in resolutions.items()}
     with ray_session(profile, run_dir) as slots:
         images, stores = shared(profile, files, run_dir / FOLDER, f"{sweep_id}/{FOLDER}")
         yield Workplace(study, run_dir, slots, images, stores)

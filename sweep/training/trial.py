@@ -27,8 +27,8 @@ from torch.nn import functional
 from sweep.models import build
 from sweep.spaces import Architecture
 from sweep.studies import Recipe, derive_seed
-from sweep.training.data import Split
-from sweep.training.device import pick_device
+from sweep.training.data import PerChannel, Split
+from sweep.training.device import fits, pick_device
 from sweep.training.distributed import ALONE, Share
 from sweep.training.results import EpochResult, Tick
 from sweep.training.sgd import SGD
@@ -91,7 +91,7 @@ class Trial:
             torch.set_num_threads(1)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "weights"))
-            network = build(architecture, channels=1, classes=num_classes)
+            network = build(architecture, channels=split.num_channels, classes=num_classes)
         network = network.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = share.synchronised(network, self.device)
         self._replica = share.replica(self.network, self.device)
@@ -105,8 +105,10 @@ class Trial:
         self._so_far: _EpochSoFar | None = None
         self._images = torch.from_numpy(split.images)
         self._labels = torch.from_numpy(split.labels)
-        if self.device.type == "cuda":  # resident: copied once, augmented there
-            self._images, self._labels = self._images.to(self.device), self._labels.to(self.device)
+        self._labels = self._labels.to(self.device)
+        if fits(self._images, self.device):  # resident: copied once, augmented there; else each batch is brought there
+            self._images = self._images.to(self.device)
+        self._mean, self._std = (_per_channel(value, self.device) for value in (split.mean, split.std))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -200,7 +202,8 @@ class Trial:
         for step in range(so_far.step, self.steps_per_epoch):
             index = batches[step]
             part = self.share.part(len(index))
-            x_BCHW = augment(self.normalised(self._images[index]), self.recipe, so_far.generator, part)
+            images = self._images[index.to(self._images.device)]
+            x_BCHW = augment(self.normalised(images), self.recipe, so_far.generator, part)
             with self.autocast():
                 logits = self._replica(x_BCHW)
             loss = self.share.weight(len(index)) * functional.cross_entropy(
@@ -235,13 +238,18 @@ class Trial:
             yield Tick(self.epoch + 1, self.step, self.steps_per_epoch)
             pace.resume()
 
-    def normalised(self, images_BHW: Tensor) -> Tensor:
-        """uint8 (B, H, W) to zero mean and unit deviation (B, 1, H, W), channels last."""
-        x_BCHW = images_BHW.unsqueeze(1).to(torch.float32).div_(255).sub_(self.split.mean).div_(self.split.std)
+    def normalised(self, images: Tensor) -> Tensor:
+        """uint8 (B, H, W) or (B, H, W, C) to zero mean and unit deviation (B, C, H, W) on the device, channels last."""
+        images_BCHW = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
+        x_BCHW = images_BCHW.to(self.device).to(torch.float32).div_(255).sub_(self._mean).div_(self._std)
         return x_BCHW.contiguous(memory_format=torch.channels_last)
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.recipe.precision == "bf16")
+
+
+def _per_channel(value: PerChannel, device: torch.device) -> float | Tensor:
+    return torch.tensor(value, device=device)[:, None, None] if isinstance(value, tuple) else value
 
 
 def augment(x_BCHW: Tensor, recipe: Recipe, generator: torch.Generator, part: slice = slice(None)) -> Tensor:
@@ -261,11 +269,18 @@ def augment(x_BCHW: Tensor, recipe: Recipe, generator: torch.Generator, part: sl
     if padding:
         shift = torch.randint(2 * padding + 1, (2, B, 1), generator=generator, device=device)
         rows, columns = rows + shift[0], columns + shift[1]
-        # The border is the black of the normalised image, which is its smallest value.
-        x_BCHW = functional.pad(x_BCHW, (padding,) * 4, value=x_BCHW.min().item())
+        x_BCHW = _padded(x_BCHW, padding)
     image = torch.arange(B, device=device)[part, None, None]
     x_BHWC = x_BCHW.permute(0, 2, 3, 1)[image, rows[part, :, None], columns[part, None, :]]
     return x_BHWC.permute(0, 3, 1, 2)
+
+
+def _padded(x_BCHW: Tensor, padding: int) -> Tensor:
+    """With a border of the black of the normalised images, which is the smallest value of each channel."""
+    B, C, H, W = x_BCHW.shape
+    border_BCHW = x_BCHW.amin((0, 2, 3), keepdim=True).expand(B, C, H + 2 * padding, W + 2 * padding).clone()
+    border_BCHW[:, :, padding : padding + H, padding : padding + W] = x_BCHW
+    return border_BCHW
 
 
 def evaluate(trial: Trial, images: Tensor, labels: Tensor, index: np.ndarray) -> tuple[float, float]:
@@ -278,10 +293,10 @@ def running_sums(trial: Trial, images: Tensor, labels: Tensor, index: np.ndarray
     """Cross-entropy and wrong answers summed over the images at `index`, as they stand after each chunk of them."""
     trial.network.eval()
     loss, wrong = 0.0, 0
-    for chunk in torch.from_numpy(index).to(images.device).split(_EVAL_BATCH):
+    for chunk in torch.from_numpy(index).split(_EVAL_BATCH):
         with torch.inference_mode(), trial.autocast():
-            logits = trial.network(trial.normalised(images[chunk])).float()
-            target = labels[chunk].long()
+            logits = trial.network(trial.normalised(images[chunk.to(images.device)])).float()
+            target = labels[chunk.to(labels.device)].to(trial.device).long()
             loss += functional.cross_entropy(logits, target, reduction="sum").item()
             wrong += int((logits.argmax(1) != target).sum())
         yield loss, wrong
