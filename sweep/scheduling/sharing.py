@@ -1,9 +1,9 @@
 """What the hosts of a cluster share without a file system in common: the images, and the trials' checkpoints.
 
 In: arrays in the driver's cache, and a profile's storage. Out: two small objects that travel to workers. `Images`
-answers paths on the host that asks: an array that its own cache lacks comes from the driver's host once, chunk by chunk,
-and all its trials map that copy. `Stores` opens a trial's checkpoints where the profile says; where it says nothing they lie
-with the driver, and an actor there carries them.
+answers paths on the host that asks: an array that its own cache lacks comes from the driver's host once, a chunk at a
+time, and all its trials map that copy. `Stores` opens a trial's checkpoints where the profile says; where it says
+nothing they lie with the driver, and an actor there carries them.
 """
 
 import os

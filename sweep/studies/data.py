@@ -1,8 +1,8 @@
 """The images of a study: which data set, and how many of its images train a trial and judge it.
 
-In: the table `[data]` of a study. Out: `Data`, whose `num_classes` and `num_channels` decide the population, so they are
-known before any machine is looked at: by the name of a published set, or because the study states them. What is then
-found on a machine is compared with them (sweep/training/data).
+In: the table `[data]` of a study. Out: `Data`. Its `num_classes` and `num_channels` decide the population, so they are
+known before any machine is looked at: by the name of a published set, or because the study states them. What is found
+on a machine is compared with them later (sweep/training/data).
 """
 
 from dataclasses import dataclass

@@ -34,7 +34,7 @@ class Scale(Settings):
     resolution: Annotated[int, Field(ge=8, le=1024)] = 28
     flops_min: Annotated[float, Field(gt=0)]
     flops_max: Annotated[float, Field(gt=0)]
-    ranges: dict[str, Any] = {}
+    ranges: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _band(self) -> "Scale":

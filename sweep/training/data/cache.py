@@ -53,8 +53,12 @@ def cache_dir() -> Path:
 def locked(folder: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
     """Hold the arrays of a folder for this process; `waiting` is called if another one holds them.
 
-    A lock of the operating system, so it is gone with its owner however that ends.
+    A lock of the operating system, so it is gone with its owner however that ends. A folder that nobody may write to
+    needs none.
     """
+    if folder.is_dir() and not os.access(folder, os.W_OK):
+        yield
+        return
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         try:
@@ -238,7 +242,7 @@ def _sum_or_nothing(file: BinaryIO, begin: int, end: int) -> str:
 
 def _write(file: BinaryIO, layout: Layout, chunk: int, rows: np.ndarray) -> str:
     first, end = layout.rows(chunk)
-    assert rows.shape == (end - first, *layout.shape[1:]) and rows.dtype == layout.dtype
+    assert (rows.shape, rows.dtype) == ((end - first, *layout.shape[1:]), layout.dtype)
     content = np.ascontiguousarray(rows).data.cast("B") if rows.size else b""
     header = b"" if chunk else layout.header
     file.seek(layout.span(chunk)[0])
@@ -284,7 +288,7 @@ def verify(path: Path) -> bool:
     before = _identity(path)
     if not is_intact(path):
         return False
-    if len(recorded_sums(path)) > 1:
+    if len(recorded_sums(path)) > 1 and os.access(path.parent, os.W_OK):
         with written_whole(_seen_file(path)) as file:
             file.write(json.dumps([before, recorded_sums(path)]).encode())
     return True

@@ -6,8 +6,8 @@ a share of the training images is held out for it (found.py). Out: a `Found`.
 Classes are numbered in the order of their folders' names. Below a class every image counts, at any depth and behind
 symbolic links; what is hidden, and what has no suffix of an image, does not. The order is that of the names.
 
-The digest is over all names, their sizes and their labels, not over what they hold: that is read once, when the cache is
-made. Made anew it is also when a file's time of modification changes.
+The digest is over the names of all files, their sizes and their labels, not over what they hold: that is read once, when
+the cache is made. It is made anew when the time at which a file was modified changes.
 """
 
 import os
@@ -53,8 +53,7 @@ def find_folder(data: Data) -> Found:
             "one of them"
         )
     train_files, test_files, how = _both_sets(root, classes)
-    labels = [np.array([file.label for file in files]) for files in (train_files, test_files)]
-    check_labels(*labels, data.num_classes, str(root))
+    check_labels(_labels(train_files), _labels(test_files), data.num_classes, str(root))
     everything = [*train_files, *test_files]
     return Found(
         source=f"{root} ({how})",
@@ -134,4 +133,8 @@ def _part(root: Path, files: list[_File], num_channels: int) -> Part:
         paths = [root / file.name for file in files[first:end]]
         return decoded(paths, lambda row: files[row].name, first, num_channels=num_channels, resolution=resolution)
 
-    return Part(np.array([file.label for file in files]), read)
+    return Part(_labels(files), read)
+
+
+def _labels(files: list[_File]) -> np.ndarray:
+    return np.array([file.label for file in files], np.int64)

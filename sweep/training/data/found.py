@@ -1,7 +1,7 @@
 """A data set as it was found on this machine, before it lies in the cache.
 
-In: what a reader (published.py, folder.py, own.py) makes of `data.name` and `data.path`. Out: `Found`, which costs little;
-its two `Part`s, which may cost as much as reading all images, are asked for where the cache lacks something.
+In: `data.name` and `data.path`, read by published.py, folder.py or own.py. Out: `Found`, which costs little; its two
+`Part`s, which may cost as much as reading all images, are asked for where the cache lacks something.
 
 Shapes: N images, R resolution.
 """
@@ -85,7 +85,9 @@ def held_out(names: Sequence[str]) -> np.ndarray:
     """Which of the images (N,) are the test set: the `HELD_OUT` share whose names come first in an order drawn from
     them and a fixed seed. It depends neither on the study nor on the machine, and hardly changes as images are added.
     """
-    order = sorted(range(len(names)), key=lambda number: hashlib.sha256(b"held out/" + os.fsencode(names[number])).digest())
+    order = sorted(
+        range(len(names)), key=lambda number: hashlib.sha256(b"held out/" + os.fsencode(names[number])).digest()
+    )
     chosen = np.zeros(len(names), bool)
     chosen[order[: max(1, round(HELD_OUT * len(names)))]] = True
     return chosen

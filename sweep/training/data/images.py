@@ -3,9 +3,10 @@
 In: encoded images (files, or bytes), or arrays of decoded ones. Out: uint8 pixels at the study's resolution, and the
 `BadImage`s among the encoded ones, each with its name and why it cannot be used.
 
-Size: the largest square in the middle is cropped and resized to the resolution (bilinear, antialiased), so the aspect is
-kept. That is what resizing the shorter side and cropping the centre shows, without ever holding a long strip. Colour: RGB, or grey as Pillow converts to it; an alpha channel is dropped, and a note that a
-camera was held sideways (EXIF) is ignored, as torchvision's `ImageFolder` does.
+Size: the largest square in the middle is cropped and resized to the resolution (bilinear, antialiased), so that the
+aspect is kept. It shows what resizing the shorter side and cropping the centre shows, but never holds a long strip.
+Colour: RGB, or grey as Pillow converts to it. An alpha channel is dropped, and a note that a camera was held sideways
+(EXIF) is ignored, as torchvision's `ImageFolder` does.
 
 Shapes: N images, H height, W width.
 """

@@ -6,11 +6,11 @@ In: `data.path`, one of
     images.parquet      columns `image` (encoded bytes, or a struct with the field `bytes`) and `label` (integer)
     a folder            train*.parquet, and test*.parquet or val*.parquet with the same columns, in the order of names
 
-Out: a `Found`. Where there is no test set, a share of the images is held out for it (found.py). Decoded images are uint8
-(N, H, W) or (N, H, W, 3), labels integers (N,). Nothing is unpickled.
+Out: a `Found`. Where there is no test set, a share of the images is held out for it (found.py). Decoded images are
+uint8 (N, H, W) or (N, H, W, 3), labels integers (N,). Nothing is unpickled.
 
-The digest is over names and sizes, and for `.npz` over the checksum that the file has of each array, for Parquet over the
-last MiB of each file, where its footer stands. Parquet is read on from where the last chunk ended: a row group is never
+The digest is over names and sizes, and for `.npz` over the checksum that the file has of each array, for Parquet over
+the last MiB of each file, where its footer stands. Parquet is read on from where the last chunk ended: a row group is never
 in memory as a whole.
 """
 
@@ -64,8 +64,9 @@ def _find_npz(path: Path, data: Data) -> Found:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             sets = _npz_keys(path, set(arrays.files))
-            for images, labels in sets:
-                _check_shapes(path, images, *_header(arrays, images), labels, *_header(arrays, labels), data)
+            for images_key, labels_key in sets:
+                _check_images(path, images_key, *_header(arrays, images_key), data)
+                _check_integers(path, labels_key, *_header(arrays, labels_key), _header(arrays, images_key)[0][0])
             labels = [np.asarray(arrays[key]) for _, key in sets]
             members = [f"{info.filename}\0{info.file_size}\0{info.CRC}\0" for info in arrays.zip.infolist()]
     except (OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
@@ -102,23 +103,23 @@ def _header(arrays: Any, key: str) -> tuple[tuple[int, ...], np.dtype]:
     return shape, dtype
 
 
-def _check_shapes(
-    path: Path, images: str, shape: tuple, dtype: Any, labels: str, num: tuple, kind: Any, data: Data
-) -> None:
+def _check_images(path: Path, key: str, shape: tuple[int, ...], dtype: np.dtype, data: Data) -> None:
     if dtype != np.uint8 or len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] != 3) or 0 in shape:
         raise ValueError(
-            f"data.path: {images} in {str(path)!r} is {dtype} {shape}; it must be uint8 (N, H, W) for grey images or "
+            f"data.path: {key} in {str(path)!r} is {dtype} {shape}; it must be uint8 (N, H, W) for grey images or "
             "(N, H, W, 3) for RGB"
         )
     num_channels = 1 if len(shape) == 3 else 3
     if num_channels != data.num_channels:
         raise ValueError(
-            f"data.num_channels = {data.num_channels}, but {images} in {str(path)!r} has {num_channels}; correct it"
+            f"data.num_channels = {data.num_channels}, but {key} in {str(path)!r} has {num_channels}; correct it"
         )
-    if kind.kind not in "iu" or num != shape[:1]:
+
+
+def _check_integers(path: Path, key: str, shape: tuple[int, ...], dtype: np.dtype, num: int) -> None:
+    if dtype.kind not in "iu" or shape != (num,):
         raise ValueError(
-            f"data.path: {labels} in {str(path)!r} is {kind} {num}; it must hold an integer for each of the {shape[0]} "
-            "images"
+            f"data.path: {key} in {str(path)!r} is {dtype} {shape}; it must hold an integer for each of {num} images"
         )
 
 
@@ -148,7 +149,7 @@ def _find_parquet(train: list[Path], test: list[Path], path: Path, data: Data) -
     return Found(
         source=f"{path}{how}",
         digest=short_digest(f"{file.name}\0{found.st_size}\0{_tail(file)}\0" for file, found in files),
-        parts=lambda: tuple(_parquet_part(*one, data.num_channels) for one in rows),  # type: ignore[arg-type, return-value]
+        parts=lambda: (_parquet_part(*rows[0], data.num_channels), _parquet_part(*rows[1], data.num_channels)),
         version=short_digest(f"{found.st_mtime_ns}\0" for _, found in files),
         is_encoded=True,
     )
@@ -218,7 +219,7 @@ class _Encoded:
             self._group, self._first = group, int(self._starts[group])
         else:
             self._first += len(self._batch)
-        (column,) = next(self._batches).columns
+        column: Any = next(self._batches).column(0)
         self._batch = column.field("bytes") if pa.types.is_struct(column.type) else column
 
 

@@ -73,8 +73,8 @@ def prepare(
 ) -> DataFiles:
     """Find and check the data set, and make its arrays at `resolution` pixels if the cache lacks them.
 
-    The source is `data.path`, else the directory in $SWEEP_DATA_DIR, and for a published set else Debian's package, else
-    what was downloaded before, else a download. `log` is told how far a long preparation has come. Raises `ValueError`
+    The source is `data.path`, else the directory in $SWEEP_DATA_DIR, and for a published set else Debian's package,
+    else what was downloaded before, else a download. `log` is told how far a long preparation has come. Raises `ValueError`
     naming what is missing, damaged or not as stated, and the remedy.
     """
     cache = cache or arrays.cache_dir()
@@ -82,19 +82,15 @@ def prepare(
     folder = cache / "-".join(filter(None, (data.name.replace("_", "-"), found.digest, found.version)))
     # The same files, decoded as grey and as RGB.
     of = f"{resolution}-grey" if found.is_encoded and data.num_channels == 1 else f"{resolution}"
-    files = [folder / f"{name}.npy" for name in (f"train-images-{of}", "train-labels", f"test-images-{of}", "test-labels")]
+    names = f"train-images-{of}", "train-labels", f"test-images-{of}", "test-labels"
+    files = [folder / f"{name}.npy" for name in names]
     with arrays.locked(folder, lambda: log(f"data: another process prepares {folder}; waiting for it")):
         if not _is_made(found, files):
             _Making(data, found, resolution, log).make(files)
             assert _is_made(found, files)
         bad = [_read_record(path) or [] for path in (files[0], files[2])]
-    result = DataFiles(
-        *files,
-        source=found.source,
-        digest=found.digest,
-        bad_train=tuple(image.row for image in bad[0]),
-        bad_test=tuple(image.row for image in bad[1]),
-    )
+    bad_train, bad_test = (tuple(image.row for image in images) for images in bad)
+    result = DataFiles(files[0], files[1], files[2], files[3], found.source, found.digest, bad_train, bad_test)
     _check_numbers(data, result, bad)
     return result
 
@@ -236,4 +232,3 @@ def _check_bad(data: Data, num_bad: int, num_images: int, some: Sequence[BadImag
         f"{named}{', …' if num_bad > _NAMED else ''}; replace or remove those that {record_of(images)} names, or raise "
         "data.max_bad_share"
     )
-

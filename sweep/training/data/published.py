@@ -14,7 +14,6 @@ one.
 
 import gzip
 import hashlib
-import os
 import tempfile
 import zlib
 from collections.abc import Iterator

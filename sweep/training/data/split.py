@@ -55,8 +55,10 @@ def num_train_images(files: DataFiles) -> int:
 
 
 def open_test(files: DataFiles) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The test images and labels, checked alike, and the rows that count. Opened once, at the end of a full-scale rerun,
-    and nowhere else."""
+    """The test images and labels, checked alike, and the rows that count.
+
+    Opened once, at the end of a full-scale rerun, and nowhere else.
+    """
     images, labels = mapped(files.test_images), mapped(files.test_labels)
     return images, labels, _good_rows(len(images), files.bad_test)
 
