@@ -6,8 +6,8 @@ a share of the training images is held out for it (found.py). Out: a `Found`.
 Classes are numbered in the order of their folders' names. Below a class every image counts, at any depth and behind
 symbolic links; what is hidden, and what has no suffix of an image, does not. The order is that of the names.
 
-The digest is over the names of all files, their sizes and their labels, not over what they hold: that is read once, when
-the cache is made. It is made anew when the time at which a file was modified changes.
+The digest is over the names of all files, their sizes and their labels, not over what they hold: that is read once,
+when the cache is made. It is made anew when the time at which a file was modified changes.
 """
 
 import os

@@ -10,8 +10,8 @@ Out: a `Found`. Where there is no test set, a share of the images is held out fo
 uint8 (N, H, W) or (N, H, W, 3), labels integers (N,). Nothing is unpickled.
 
 The digest is over names and sizes, and for `.npz` over the checksum that the file has of each array, for Parquet over
-the last MiB of each file, where its footer stands. Parquet is read on from where the last chunk ended: a row group is never
-in memory as a whole.
+the last MiB of each file, where its footer stands. Parquet is read on from where the last chunk ended: a row group is
+never in memory as a whole.
 """
 
 import os
@@ -20,7 +20,7 @@ import zlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -62,7 +62,7 @@ def _parquet_in(folder: Path, prefixes: Sequence[str]) -> list[Path]:
 
 def _find_npz(path: Path, data: Data) -> Found:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, _npz(file) as arrays:
             sets = _npz_keys(path, set(arrays.files))
             for images_key, labels_key in sets:
                 _check_images(path, images_key, *_header(arrays, images_key), data)
@@ -80,6 +80,13 @@ def _find_npz(path: Path, data: Data) -> Found:
         parts=partial(_npz_parts, path, sets, test_rows),
         version=short_digest([str(path.stat().st_mtime_ns)]),
     )
+
+
+def _npz(file: BinaryIO) -> Any:
+    if not zipfile.is_zipfile(file):
+        raise zipfile.BadZipFile("it is no whole .npz file")
+    file.seek(0)
+    return np.load(file, allow_pickle=False)
 
 
 def _npz_keys(path: Path, there: set[str]) -> list[tuple[str, str]]:
@@ -124,7 +131,7 @@ def _check_integers(path: Path, key: str, shape: tuple[int, ...], dtype: np.dtyp
 
 
 def _npz_parts(path: Path, sets: list[tuple[str, str]], test_rows: np.ndarray | None) -> tuple[Part, Part]:
-    with np.load(path, allow_pickle=False) as arrays:
+    with path.open("rb") as file, _npz(file) as arrays:
         found = [(arrays[images], arrays[labels]) for images, labels in sets]
     if test_rows is not None:
         ((images, labels),) = found

@@ -74,8 +74,8 @@ def prepare(
     """Find and check the data set, and make its arrays at `resolution` pixels if the cache lacks them.
 
     The source is `data.path`, else the directory in $SWEEP_DATA_DIR, and for a published set else Debian's package,
-    else what was downloaded before, else a download. `log` is told how far a long preparation has come. Raises `ValueError`
-    naming what is missing, damaged or not as stated, and the remedy.
+    else what was downloaded before, else a download. `log` is told how far a long preparation has come. Raises
+    `ValueError` naming what is missing, damaged or not as stated, and the remedy.
     """
     cache = cache or arrays.cache_dir()
     found = _find(data, cache)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tracemalloc
 from io import BytesIO
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -70,7 +71,7 @@ def test_the_file_is_what_numpy_saves_and_each_chunk_has_its_sum(tmp_path, array
     content = path.read_bytes()
     assert content == as_numpy_saves(array)
     ends = [0, *(HEADER_BYTES + 60 * (chunk + 1) for chunk in range(4)), len(content)]
-    sums = [hashlib.sha256(content[begin:end]).hexdigest() for begin, end in zip(ends, ends[1:])]
+    sums = [hashlib.sha256(content[begin:end]).hexdigest() for begin, end in pairwise(ends)]
     assert (tmp_path / "a.sha256").read_text().split("\n") == sums
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.npy", "a.sha256"]
     assert np.array_equal(cache.mapped(path), array)
@@ -186,7 +187,9 @@ def test_no_more_than_some_chunks_are_in_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "CHUNK_BYTES", 2**20)
     tracemalloc.start()
     try:
-        cache.build(tmp_path / "a.npy", (40, 2**20), np.dtype(np.uint8), lambda a, b: np.full((b - a, 2**20), 3, np.uint8))
+        cache.build(
+            tmp_path / "a.npy", (40, 2**20), np.dtype(np.uint8), lambda a, b: np.full((b - a, 2**20), 3, np.uint8)
+        )
         assert cache.verify(tmp_path / "a.npy")
         assert tracemalloc.get_traced_memory()[1] < 4 * 2**20
     finally:

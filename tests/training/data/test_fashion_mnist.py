@@ -14,8 +14,16 @@ import numpy as np
 import pytest
 
 from sweep.studies import Data
-from sweep.training.data import DamagedDataError, DataFiles, cache, find_source, open_split, open_test, published
-from sweep.training.data import prepare
+from sweep.training.data import (
+    DamagedDataError,
+    DataFiles,
+    cache,
+    find_source,
+    open_split,
+    open_test,
+    prepare,
+    published,
+)
 from sweep.training.data.published import FASHION_MNIST
 
 
@@ -240,7 +248,9 @@ def open_few(files):
 def hashed(monkeypatch):
     """The names of the files whose sum is computed."""
     names, compute = [], cache._sum
-    monkeypatch.setattr(cache, "_sum", lambda file, *span: (names.append(Path(file.name).stem), compute(file, *span))[1])
+    monkeypatch.setattr(
+        cache, "_sum", lambda file, *span: (names.append(Path(file.name).stem), compute(file, *span))[1]
+    )
     return names
 
 

@@ -64,7 +64,9 @@ def write_svhn(root, monkeypatch):
     listed = dict(torchvision.datasets.SVHN.split_list)
     for part in NUM:
         digits = np.where(labels(part) == 0, 10, labels(part))  # the file says 10 for the digit 0
-        savemat(root / f"{part}_32x32.mat", {"X": pixels(part, (32, 32, 3)).transpose(1, 2, 3, 0), "y": digits[:, None]})
+        savemat(
+            root / f"{part}_32x32.mat", {"X": pixels(part, (32, 32, 3)).transpose(1, 2, 3, 0), "y": digits[:, None]}
+        )
         listed[part] = [listed[part][0], f"{part}_32x32.mat", md5(root / f"{part}_32x32.mat")]
     monkeypatch.setattr(torchvision.datasets.SVHN, "split_list", listed)
 
