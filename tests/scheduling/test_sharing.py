@@ -54,6 +54,27 @@ def test_another_host_fetches_each_array_once(files, tmp_path, monkeypatch):
     assert np.array_equal(np.load(here.train_images), np.load(files.train_images))
 
 
+def test_another_host_mends_the_chunk_that_is_damaged(files, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+    monkeypatch.setattr(cache, "CHUNK_BYTES", 16)  # four rows
+    for path in (files.train_images, files.train_labels):
+        cache.save_array(path, np.load(path))
+    shared = as_on_another_host(sharing.share_images({"small": files}))
+    here = shared.files("small")
+    assert len(cache.recorded_sums(here.train_images)) == 4
+    with here.train_images.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"?")
+    sharing._kept.clear()
+    written, write = [], cache._write
+    monkeypatch.setattr(
+        cache, "_write", lambda file, layout, chunk, rows: written.append(chunk) or write(file, layout, chunk, rows)
+    )
+    shared.files("small")
+    assert written == [3]
+    assert np.array_equal(np.load(here.train_images), np.load(files.train_images))
+
+
 def test_a_host_whose_home_is_read_only_keeps_them_among_its_temporary_files(files, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nothing")
     monkeypatch.setattr(sharing.tempfile, "gettempdir", lambda: str(tmp_path))

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from sweep.studies import Data
+from sweep.studies import PUBLISHED, Data
 from sweep.training.data import cache as arrays
 from sweep.training.data import published
 from sweep.training.data.folder import find_folder
@@ -108,7 +108,7 @@ def _is_made(found: Found, files: Sequence[Path]) -> bool:
 
 def describe(data: Data, files: DataFiles) -> str:
     """Where the images are from, and how many of them are bad: one line for people."""
-    text = f"{data.title} from {files.source}, checksums right"
+    text = f"{data.title} from {files.source}, {'checksums right' if data.name in PUBLISHED else 'cache verified'}"
     if num_bad := len(files.bad_train) + len(files.bad_test):
         text += f"; {num_bad} bad image{'s' if num_bad > 1 else ''} left out, named in {record_of(files.train_images)}"
         text += f" and {record_of(files.test_images).name}"

@@ -61,7 +61,7 @@ def test_images_come_in_the_order_of_their_names_with_their_labels(root):
     assert (labels.tolist(), index.tolist()) == ([0, 0, 1, 1], [0, 1, 2, 3])
     assert files.source == f"{root} (test set: val/)"
     assert num_train_images(files) == 10
-    assert describe(stated(root), files) == f"image folder from {root} (test set: val/), checksums right"
+    assert describe(stated(root), files) == f"image folder from {root} (test set: val/), cache verified"
 
 
 def test_a_second_preparation_reads_no_image(root, monkeypatch):
