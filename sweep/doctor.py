@@ -77,7 +77,7 @@ def _other_data() -> Check:
 
     names = [name for name in PUBLISHED if name != "fashion_mnist"]
     try:
-        found = {name: find_source(Data(name=name)) for name in names}
+        found = {name: find_source(Data.model_validate({"name": name})) for name in names}
     except ValueError as error:
         return Check("other data sets", False, str(error).split(";")[0], str(error).split("; ", 1)[-1])
     here = [f"{name} in {source}" for name, source in found.items() if source]

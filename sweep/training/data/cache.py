@@ -340,6 +340,8 @@ def _check(path: Path) -> None:
     if identity and _checked.get(path) == identity:
         return
     if why := _damage(path):
+        with suppress(OSError):
+            _seen_file(path).unlink()  # whoever mends it must look at all of it
         raise DamagedDataError(
             f"data: {str(path)!r} is not what it was when it was prepared ({why}); `sweep launch … --resume` builds it "
             "anew from its source and goes on with the sweep"
