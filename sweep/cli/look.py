@@ -10,6 +10,7 @@ from sweep.cli.console import FAILURE, OK, as_json, emit_json, overrides, stderr
 
 if TYPE_CHECKING:
     from sweep.scheduling.forecast import Disk
+    from sweep.spaces import Space
 
 _EXAMPLE_SLOTS = 8
 
@@ -36,47 +37,56 @@ def doctor(as_json: bool) -> None:
 @click.argument("name", required=False)
 @as_json
 def spaces(name: str | None, as_json: bool) -> None:
-    """The design spaces: the rule that each adds, its exact size, its degrees of freedom."""
-    from sweep.spaces import SPACES, Ranges, get_space
+    """The design spaces: the rule that each puts to the test, its exact size, its degrees of freedom."""
+    from sweep.spaces import SPACES, get_space
 
-    chosen = [get_space(name)] if name else list(SPACES.values())
-    ranges = Ranges()
-    rows: list[dict[str, Any]] = [
-        {
-            "name": space.name,
-            "title": space.title,
-            "parent": space.parent,
-            "rule": space.rule.name if space.rule else None,
-            "claim": space.rule.claim if space.rule else None,
-            "citation": space.rule.citation if space.rule else None,
-            "size": space.size(ranges),
-            "degrees_of_freedom": space.degrees_of_freedom(ranges),
-        }
-        for space in chosen
-    ]
-    if as_json:
-        emit_json(rows[0] if name else rows)
-        return
     if name:
+        row = _space_row(get_space(name)) | {"num_networks": get_space(name).num_networks(get_space(name).RANGES())}
+        if as_json:
+            emit_json(row)
+            return
         table = Table(box=None, padding=(0, 2), show_header=False)
-        for key, value in rows[0].items():
-            table.add_row(
-                f"[dim]{key.replace('_', ' ')}[/]", f"{value:,}" if isinstance(value, int) else str(value or "–")
-            )
+        for key, value in row.items():
+            text = f"{value:,}" if isinstance(value, int) else str(value or "–")
+            table.add_row(f"[dim]{key.replace('_', ' ')}[/]", text)
         stdout().print(table)
         return
-    table = Table(box=None, padding=(0, 2))
-    table.add_column("space")
-    table.add_column("adds the rule")
-    table.add_column("networks", justify="right")
-    table.add_column("freedom", justify="right")
+    rows = [_space_row(space) for space in SPACES.values()]
+    if as_json:
+        emit_json(rows)
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("space", no_wrap=True)
+    table.add_column("+ adds, − breaks", no_wrap=True)
+    table.add_column("size", justify="right", no_wrap=True)
+    table.add_column("free", justify="right")
     for row in rows:
-        table.add_row(row["name"], row["rule"] or "–", f"{row['size']:,}", str(row["degrees_of_freedom"]))
+        rule = f"{'+' if row['obeys'] else '−'} {row['rule']}" if row["rule"] else "–"  # noqa: RUF001 a minus sign
+        table.add_row(row["name"], rule, f"{row['size']:,}", str(row["degrees_of_freedom"]))
     stdout().print(table)
     stderr().print(
-        "sizes are exact, for the ranges of the paper (224 pixels, 4 stages); `sweep spaces NAME` tells the claim",
+        "sizes are exact, for the ranges of the paper (224 pixels, 4 stages); free: degrees of freedom; "
+        "`sweep spaces NAME` tells the claim and how networks are drawn",
         soft_wrap=True,
     )
+
+
+def _space_row(space: "Space") -> dict[str, Any]:
+    """What `sweep spaces` tells of a space, for its default ranges."""
+    ranges = space.RANGES()
+    rule, other = space.rule or space.breaks, space.parent or space.counterpart
+    return {
+        "name": space.name,
+        "title": space.title,
+        "rule": rule.name if rule else None,
+        "obeys": space.breaks is None,
+        "against": other.name if other else None,
+        "claim": space.claim,
+        "citation": space.citation,
+        "size": space.size(ranges),
+        "degrees_of_freedom": space.degrees_of_freedom(ranges),
+        "distribution": space.distribution,
+    }
 
 
 @click.command()

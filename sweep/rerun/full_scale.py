@@ -28,7 +28,6 @@ from sweep.rerun.job import Job, Reports, Row, epoch_result, read_rows, resume, 
 from sweep.rerun.result import FOLDER, HISTORY, WEIGHTS, RerunResult, keep, write_whole
 from sweep.rerun.workplace import Workplace, full_scale, resolution_at_full_scale
 from sweep.studies import derive_seed
-from sweep.training.data import num_train_images
 
 _LOOK_EVERY_S = 0.5
 # Ray Train looks at its workers every two seconds: half of a short training would be waiting.
@@ -37,15 +36,20 @@ _ENVIRONMENT = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
 
 def check_workers(workers: int, place: Workplace) -> None:
     """Raises `ValueError` where so many workers find nothing to do, or no room."""
-    batch_size, concurrent = place.study.recipe.batch_size, place.slots.concurrent
+    recipe, concurrent = place.study.recipe, place.slots.concurrent
     if place.slots.gpus_per_trial:
         import ray
 
         concurrent = min(concurrent, int(ray.cluster_resources().get("GPU", 0)))  # nccl wants a card for each
-    if workers > batch_size:
+    if workers > recipe.batch_size:
         raise ValueError(
-            f"--workers: {workers} is more than recipe.batch_size = {batch_size}, and a worker without an image has "
-            "nothing to do; name fewer"
+            f"--workers: {workers} is more than recipe.batch_size = {recipe.batch_size}, and a worker without an image "
+            "has nothing to do; name fewer"
+        )
+    if workers > (smallest := recipe.smallest_batch(place.num_train_images)):
+        raise ValueError(
+            f"--workers: {workers} is more than the {smallest} images of an epoch's last batch, which "
+            "recipe.drop_last = false keeps, and a worker without an image has nothing to do; name fewer"
         )
     if workers > concurrent:
         raise ValueError(
@@ -105,7 +109,7 @@ def _job(candidate: Candidate, place: Workplace) -> Job:
         recipe=study.recipe.model_copy(update={"learning_rate": learning_rate}),
         num_epochs=study.rerun.epochs,
         seed=derive_seed(study.seed, "rerun", candidate.architecture_id),
-        num_train=num_train_images(place.data.files(full_scale(candidate.scale))),
+        num_train=place.num_train_images,
         num_validation=0,
         num_classes=study.data.num_classes,
         split_seed=study.seed,

@@ -5,7 +5,7 @@ In: a field's name and its value. Out: the value in its plain type, or the error
 
 import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -54,3 +54,21 @@ def refuse_unknown_keys(where: str, given: Iterable[Any], known: Iterable[str]) 
     for key in given:
         if key not in known:
             raise ValueError(f"{where}: unknown key {key!r}; {nearest(str(key), known)}")
+
+
+def choice_of(field: str, value: Any, known: tuple[str, ...]) -> str:
+    """The value, if it is one of these words."""
+    if value not in known:
+        raise refusal(field, value, "is not known", nearest(str(value), known))
+    return value
+
+
+def require_keys(where: str, data: Any, known: Iterable[str], required: Iterable[str]) -> None:
+    """Raise where `data` is no mapping, has a key that is not known, or lacks one that is required."""
+    known, required = list(known), list(required)
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{where}: {data!r} is not a mapping; give the keys {', '.join(known)}")
+    refuse_unknown_keys(where, data, known)
+    for key in required:
+        if key not in data:
+            raise ValueError(f"{where}: {key} is missing; give at least {', '.join(required)}")

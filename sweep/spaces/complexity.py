@@ -1,41 +1,21 @@
-"""What a network costs, in closed form: multiply-adds, parameters and activations, counted as pycls counts.
+"""What a network costs, in closed form: multiply-adds, parameters and activations (cost.py says how they count).
 
-In: an `Architecture` (or arrays that hold many of them) and the size of its images. Out: a `Complexity`, a table by
-layer, or arrays. Flops are multiply-adds of convolutions and linear layers, with the biases of both; batch norm, ReLU,
-additions and pooling cost none. Parameters count two for each channel of batch norm. Activations are the outputs of
-convolutions and linear layers, squeeze-and-excitation included.
-
-The formulas below take whole numbers or NumPy arrays alike, so a single network and a batch share them.
+In: a network (or arrays that hold many of AnyNet) and the size of its images. Out: a `Complexity`, a table by layer, or
+arrays.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from sweep.spaces.architecture import Architecture, squeeze_width
+from sweep.spaces.architecture import Architecture
 from sweep.spaces.checks import positive_int
-
-
-@dataclass(frozen=True)
-class Complexity:
-    """`flops` are multiply-adds for one image."""
-
-    flops: int
-    params: int
-    activations: int
-
-
-@dataclass(frozen=True)
-class LayerRow:
-    """One part of a network; `output_shape` is (channels, height, width), for the head (classes,)."""
-
-    name: str
-    output_shape: tuple[int, ...]
-    flops: int
-    params: int
-    activations: int
+from sweep.spaces.cost import NOTHING, Complexity, Cost, Image, LayerRow, conv, max_pool, norm
+from sweep.spaces.mlp import Mlp, mlp_layers
+from sweep.spaces.network import Network
+from sweep.spaces.parts import Parts, squeeze_width
+from sweep.spaces.vit import Vit, vit_layers
 
 
 class StageArrays(NamedTuple):
@@ -47,36 +27,12 @@ class StageArrays(NamedTuple):
     group_width: Any
 
 
-class _Cost(NamedTuple):
-    flops: Any
-    params: Any
-    activations: Any
-
-    def plus(self, *others: "_Cost") -> "_Cost":
-        columns = zip(self, *others)
-        return _Cost(*(sum(column[1:], start=column[0]) for column in columns))
-
-    def times(self, count: Any) -> "_Cost":
-        return _Cost(self.flops * count, self.params * count, self.activations * count)
+_Named = Iterator[tuple[str, tuple[Any, ...], Cost]]
 
 
-class _Fixed(NamedTuple):
-    """What all networks of a batch share."""
-
-    stem_width: int
-    stem_stride: int
-    se_ratio: float
-    conv_bias: bool
-    resolution: int
-    channels: int
-    classes: int
-
-
-def complexity(
-    architecture: Architecture, *, resolution: int = 224, channels: int = 3, classes: int = 1000
-) -> Complexity:
+def complexity(network: Network, *, resolution: int = 224, channels: int = 3, classes: int = 1000) -> Complexity:
     """The exact cost for one image of `channels` × `resolution` × `resolution` pixels."""
-    rows = layer_table(architecture, resolution=resolution, channels=channels, classes=classes)
+    rows = layer_table(network, resolution=resolution, channels=channels, classes=classes)
     return Complexity(
         flops=sum(row.flops for row in rows),
         params=sum(row.params for row in rows),
@@ -84,86 +40,89 @@ def complexity(
     )
 
 
-def layer_table(
-    architecture: Architecture, *, resolution: int = 224, channels: int = 3, classes: int = 1000
-) -> list[LayerRow]:
-    """A row for the stem, each stage and the head; the columns add up to `complexity`."""
-    fixed = _fixed(architecture, resolution, channels, classes)
-    stages = [StageArrays(s.depth, s.width, s.bottleneck_width, s.group_width) for s in architecture.stages]
-    return [LayerRow(name, shape, *cost) for name, shape, cost in _parts(stages, fixed)]
+def layer_table(network: Network, *, resolution: int = 224, channels: int = 3, classes: int = 1000) -> list[LayerRow]:
+    """A row for the stem, each stage (or hidden layer, or transformer block) and the head; they add up to `complexity`.
+
+    Raises ValueError where the network cannot take such images.
+    """
+    image = Image(
+        positive_int("resolution", resolution), positive_int("channels", channels), positive_int("classes", classes)
+    )
+    return [LayerRow(name, shape, *map(int, cost)) for name, shape, cost in _layers(network, image)]
 
 
-def batch_complexity(
-    stages: list[StageArrays],
-    *,
-    stem_width: int,
-    stem_stride: int,
-    se_ratio: float,
-    conv_bias: bool,
-    resolution: int,
-    channels: int,
-    classes: int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _layers(network: Network, image: Image) -> _Named:
+    if isinstance(network, Mlp):
+        return mlp_layers(network, image)
+    if isinstance(network, Vit):
+        return vit_layers(network, image)
+    assert isinstance(network, Architecture)
+    stages = [StageArrays(s.depth, s.width, s.bottleneck_width, s.group_width) for s in network.stages]
+    return _anynet_layers(stages, network, image)
+
+
+def batch_complexity(stages: list[StageArrays], parts: Parts, image: Image) -> Cost:
     """Flops, parameters and activations of many networks at once: int64 arrays of shape (num,)."""
-    fixed = _Fixed(stem_width, stem_stride, se_ratio, conv_bias, resolution, channels, classes)
-    costs = [cost for _, _, cost in _parts(stages, fixed)]
-    flops, params, activations = costs[0].plus(*costs[1:])
-    return flops, params, activations
+    costs = [cost for _, _, cost in _anynet_layers(stages, parts, image)]
+    return costs[0].plus(*costs[1:])
 
 
-def _fixed(architecture: Architecture, resolution: int, channels: int, classes: int) -> _Fixed:
-    return _Fixed(
-        architecture.stem_width,
-        architecture.stem_stride,
-        architecture.se_ratio,
-        architecture.conv_bias,
-        positive_int("resolution", resolution),
-        positive_int("channels", channels),
-        positive_int("classes", classes),
-    )
-
-
-def _parts(stages: list[StageArrays], fixed: _Fixed) -> Iterator[tuple[str, tuple[Any, ...], _Cost]]:
+def _anynet_layers(stages: list[StageArrays], parts: Parts, image: Image) -> _Named:
     """Name, output shape and cost of the stem, each stage, and the head."""
-    size = -(-fixed.resolution // fixed.stem_stride)
-    width = fixed.stem_width
-    stem = _conv(fixed.channels, width, size, kernel=3, bias=fixed.conv_bias).plus(_batch_norm(width))
+    size, width = -(-image.resolution // parts.stem_stride), parts.stem_width
+    stem = conv(image.channels, width, size, kernel=parts.stem_kernel, bias=parts.conv_bias)
+    stem = stem.plus(norm(width if parts.stem_order == "post" else image.channels, parts.norm))
+    if parts.stem_pool:
+        size = -(-size // 2)
+        stem = stem.plus(max_pool(width, size))
     yield "stem", (width, size, size), stem
+    width_in: Any = width
     for number, stage in enumerate(stages, start=1):
-        cost = _block(width, stage, size, fixed, first=True)
-        size, width = -(-size // 2), stage.width
-        others = _block(width, stage, size, fixed, first=False)
-        yield f"stage {number}", (width, size, size), cost.plus(others.times(stage.depth - 1))
-    yield "head", (fixed.classes,), _conv(width, fixed.classes, size=1, kernel=1, bias=True)
+        size_in, size = size, -(-size // 2)
+        first = _first_block(width_in, stage, size_in, size, parts)
+        others = _block(stage.width, stage, size, size, parts)
+        width_in = stage.width
+        yield f"stage {number}", (width_in, size, size), first.plus(others.times(stage.depth - 1))
+    head = conv(width_in, image.classes, size=1, kernel=1, bias=True)
+    if parts.activation_order == "pre":  # what the last block leaves is neither normed nor activated
+        head = head.plus(norm(width_in, parts.norm))
+    yield "head", (image.classes,), head
 
 
-def _block(width_in: Any, stage: StageArrays, size_in: int, fixed: _Fixed, *, first: bool) -> _Cost:
-    """A residual bottleneck block; the first of a stage has stride 2 and a projection."""
-    size, bias, bottleneck = -(-size_in // 2) if first else size_in, fixed.conv_bias, stage.bottleneck_width
-    cost = _conv(width_in, bottleneck, size_in, kernel=1, bias=bias).plus(
-        _conv(stage.group_width, bottleneck, size, kernel=3, bias=bias),
-        _conv(bottleneck, stage.width, size, kernel=1, bias=bias),
-        _batch_norm(2 * bottleneck + stage.width),
-    )
-    if first:
-        cost = cost.plus(_conv(width_in, stage.width, size, kernel=1, bias=bias), _batch_norm(stage.width))
-    if fixed.se_ratio:
-        squeezed = _squeeze_widths(width_in, fixed.se_ratio)
-        cost = cost.plus(
-            _conv(bottleneck, squeezed, size=1, kernel=1, bias=True),
-            _conv(squeezed, bottleneck, size=1, kernel=1, bias=True),
+def _first_block(width_in: Any, stage: StageArrays, size_in: int, size: int, parts: Parts) -> Cost:
+    """The block that halves the resolution, with the projection beside it, or the pooling before it."""
+    projection = conv(width_in, stage.width, size, kernel=1, bias=parts.conv_bias)
+    if parts.activation_order == "post":
+        projection = projection.plus(norm(stage.width, parts.norm))
+    if parts.downsampling == "stride":
+        return _block(width_in, stage, size_in, size, parts).plus(projection)
+    pooled = max_pool(width_in, size).plus(_block(width_in, stage, size, size, parts))
+    return pooled.plus(projection.times(1 * (width_in != stage.width)))
+
+
+def _block(width_in: Any, stage: StageArrays, size_in: int, size: int, parts: Parts) -> Cost:
+    """The residual branch."""
+    bias, kernel, bottleneck = parts.conv_bias, parts.kernel_size, stage.bottleneck_width
+    if parts.block == "basic":
+        convs = conv(width_in, bottleneck, size, kernel=kernel, bias=bias).plus(
+            conv(bottleneck, stage.width, size, kernel=kernel, bias=bias)
         )
-    return cost
+        inner = bottleneck
+    else:
+        convs = conv(width_in, bottleneck, size_in, kernel=1, bias=bias).plus(
+            conv(stage.group_width, bottleneck, size, kernel=kernel, bias=bias),
+            conv(bottleneck, stage.width, size, kernel=1, bias=bias),
+        )
+        inner = 2 * bottleneck
+    outer = stage.width if parts.activation_order == "post" else width_in
+    return convs.plus(norm(inner + outer, parts.norm), _squeeze_excitation(width_in, bottleneck, parts.se_ratio))
 
 
-def _conv(fan_channels: Any, width: Any, size: int, *, kernel: int, bias: bool) -> _Cost:
-    """`fan_channels` is the number of input channels that one output channel sees; `size` that of the output."""
-    params = (kernel * kernel * fan_channels + bias) * width
-    return _Cost(flops=params * size * size, params=params, activations=width * size * size)
-
-
-def _batch_norm(width: Any) -> _Cost:
-    return _Cost(flops=0, params=2 * width, activations=0)
+def _squeeze_excitation(width_in: Any, width: Any, se_ratio: float) -> Cost:
+    if not se_ratio:
+        return NOTHING
+    squeezed = _squeeze_widths(width_in, se_ratio)
+    return conv(width, squeezed, size=1, kernel=1, bias=True).plus(conv(squeezed, width, size=1, kernel=1, bias=True))
 
 
 def _squeeze_widths(width: Any, se_ratio: float) -> Any:

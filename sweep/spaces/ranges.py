@@ -7,24 +7,28 @@ RegNet d ≤ 64, w_0, w_a ≤ 256, 1.5 ≤ w_m ≤ 3. The grid of the RegNet par
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from itertools import product
 from math import ceil, floor
 from typing import Any
 
 import numpy as np
 
-from sweep.spaces.architecture import Architecture, Stage, checked_se_ratio, checked_stem_stride
+from sweep.spaces.architecture import Architecture, Stage
 from sweep.spaces.checks import plain_number, positive_int, positive_number, refusal
+from sweep.spaces.network import Network
+from sweep.spaces.parts import CHECKS, Parts
 
 SLOPES_PER_UNIT = 10  # w_a lies on a grid of 0.1, as in pycls' sampler
 MULTIPLIERS_PER_UNIT = 1000  # w_m on one of 0.001
 
 
-@dataclass(frozen=True)
-class Ranges:
-    """Every bound is inclusive. All networks of a space share the stem, `se_ratio` and `conv_bias`.
+@dataclass(frozen=True, kw_only=True)
+class Ranges(Parts):
+    """Every bound is inclusive. Each part (`Parts`) has one value for all networks of a space, or a tuple of values, of
+    which every network has one: the space then holds each network once for every combination of them.
 
-    A stage's width is a multiple of `width_step`. Of RegNet's line, `regnet_depth_max` bounds d, the blocks of all
+    `group_widths` (0,) stands for one group in all stages: plain convolutions, as in ResNet. A stage's width is a multiple of `width_step`. Of RegNet's line, `regnet_depth_max` bounds d, the blocks of all
     stages together; `regnet_width_max` bounds w_0 and w_a; `regnet_slope_min` is the least w_a; `regnet_multiplier_min`
     and `_max` bound w_m. Raises ValueError naming the field, the value and the remedy.
     """
@@ -37,10 +41,6 @@ class Ranges:
     width_step: int = 8
     bottleneck_ratios: tuple[float, ...] = (1, 2, 4)
     group_widths: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
-    stem_width: int = 32
-    stem_stride: int = 2
-    se_ratio: float = 0.0
-    conv_bias: bool = False
     regnet_depth_max: int = 64
     regnet_width_max: int = 256
     regnet_slope_min: float = 1.0
@@ -48,14 +48,14 @@ class Ranges:
     regnet_multiplier_max: float = 3.0
 
     def __post_init__(self) -> None:
-        for field in ("num_stages", "depth_min", "depth_max", "width_min", "width_max", "width_step", "stem_width"):
+        for field in ("num_stages", "depth_min", "depth_max", "width_min", "width_max", "width_step"):
             object.__setattr__(self, field, positive_int(field, getattr(self, field)))
         for field in ("regnet_depth_max", "regnet_width_max"):
             object.__setattr__(self, field, positive_int(field, getattr(self, field)))
         for field in ("regnet_slope_min", "regnet_multiplier_min", "regnet_multiplier_max"):
             object.__setattr__(self, field, positive_number(field, getattr(self, field)))
-        object.__setattr__(self, "stem_stride", checked_stem_stride(self.stem_stride))
-        object.__setattr__(self, "se_ratio", checked_se_ratio(self.se_ratio))
+        for name in CHECKS:
+            object.__setattr__(self, name, _checked_part(name, getattr(self, name)))
         object.__setattr__(self, "bottleneck_ratios", _checked_ratios(self.bottleneck_ratios))
         object.__setattr__(self, "group_widths", _checked_group_widths(self.group_widths))
         self._check_order("depth_min", "depth_max")
@@ -63,7 +63,7 @@ class Ranges:
         self._check_order("regnet_multiplier_min", "regnet_multiplier_max")
         self._check_widths()
         self._check_regnet()
-        self._check_fixed_parts()
+        self._check_templates()
 
     @property
     def depths(self) -> range:
@@ -76,13 +76,24 @@ class Ranges:
         first = -(-self.width_min // self.width_step) * self.width_step
         return range(first, self.width_max + 1, self.width_step)
 
+    @cached_property
+    def templates(self) -> tuple[Parts, ...]:
+        """Every combination of the parts' values."""
+        values = [part if isinstance(part, tuple) else (part,) for part in self.parts().values()]
+        return tuple(Parts(**dict(zip(CHECKS, chosen))) for chosen in product(*values))
+
+    @property
+    def one_group(self) -> bool:
+        """Whether all stages have plain convolutions, whatever their width."""
+        return self.group_widths == (0,)
+
     @property
     def pairs(self) -> tuple[tuple[float, int], ...]:
         """The (bottleneck ratio, group width) that at least one width fits."""
         return tuple(_widths_by_pair(self))
 
     def widths_for(self, bottleneck_ratio: float, group_width: int) -> tuple[int, ...]:
-        """The widths whose bottleneck is whole and divided by the group width, in rising order."""
+        """The widths whose bottleneck is whole and divided by the group width (0: any is), in rising order."""
         return _widths_by_pair(self).get((bottleneck_ratio, group_width), ())
 
     @property
@@ -106,22 +117,24 @@ class Ranges:
         """w_m, in thousandths."""
         return _grid(self.regnet_multiplier_min, self.regnet_multiplier_max, MULTIPLIERS_PER_UNIT)
 
-    def has_parts_of(self, architecture: Architecture) -> bool:
+    def has_parts_of(self, network: Network) -> bool:
         """Whether every part of the network lies inside these bounds, whatever the rules of a space."""
         return (
-            len(architecture.stages) == self.num_stages
-            and architecture.stem_width == self.stem_width
-            and architecture.stem_stride == self.stem_stride
-            and architecture.se_ratio == self.se_ratio
-            and architecture.conv_bias == self.conv_bias
+            isinstance(network, Architecture)
+            and len(network.stages) == self.num_stages
+            and all(self._has(name, value) for name, value in network.parts().items())
             and all(
                 stage.depth in self.depths
                 and stage.width in self.widths
                 and stage.bottleneck_ratio in self.bottleneck_ratios
-                and stage.group_width in self.group_widths
-                for stage in architecture.stages
+                and (stage.num_groups == 1 if self.one_group else stage.group_width in self.group_widths)
+                for stage in network.stages
             )
         )
+
+    def _has(self, part: str, value: Any) -> bool:
+        allowed = getattr(self, part)
+        return value in allowed if isinstance(allowed, tuple) else value == allowed
 
     def _check_order(self, low: str, high: str) -> None:
         if getattr(self, low) > getattr(self, high):
@@ -181,10 +194,23 @@ class Ranges:
                 "use more than 1, the paper has 1.5",
             )
 
-    def _check_fixed_parts(self) -> None:
-        # The narrowest network that may be drawn must be valid: its own checks see se_ratio and conv_bias.
+    def _check_templates(self) -> None:
+        # The narrowest network that may be drawn must be valid in each: its own checks see what does not go together.
         narrowest = min(widths[0] for widths in _widths_by_pair(self).values())
-        Architecture((Stage(1, narrowest, 1),), self.stem_width, self.stem_stride, self.se_ratio, self.conv_bias)
+        for template in self.templates:
+            Architecture((Stage(1, narrowest, narrowest),), **template.parts())
+            if template.block == "basic" and not self.one_group:
+                raise refusal(
+                    "group_widths", self.group_widths, "part the channels of basic blocks", "use [0]: one group"
+                )
+
+
+def _checked_part(name: str, value: Any) -> Any:
+    """One value, or a tuple of them; a tuple of one is that value."""
+    if not isinstance(value, tuple):
+        return CHECKS[name](name, value)
+    values = tuple(CHECKS[name](name, entry) for entry in _entries(name, value))
+    return values[0] if len(values) == 1 else values
 
 
 def _grid(low: float, high: float, steps_per_unit: int) -> range:
@@ -200,7 +226,7 @@ def _widths_by_pair(ranges: Ranges) -> dict[tuple[float, int], tuple[int, ...]]:
     for ratio in ranges.bottleneck_ratios:
         bottlenecks = widths / ratio
         for group_width in ranges.group_widths:
-            fits = (bottlenecks % 1 == 0) & (bottlenecks % group_width == 0)
+            fits = (bottlenecks % 1 == 0) & (bottlenecks % max(group_width, 1) == 0)
             if fits.any():
                 by_pair[ratio, group_width] = tuple(widths[fits].tolist())
     return by_pair
@@ -218,7 +244,10 @@ def _checked_ratios(values: Any) -> tuple[float, ...]:
 
 
 def _checked_group_widths(values: Any) -> tuple[int, ...]:
-    return tuple(positive_int("group_widths", value) for value in _entries("group_widths", values))
+    entries = _entries("group_widths", values)
+    if entries == (0,):
+        return (0,)
+    return tuple(positive_int("group_widths", value) for value in entries)
 
 
 def _entries(field: str, values: Any) -> tuple[Any, ...]:

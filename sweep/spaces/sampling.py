@@ -1,28 +1,27 @@
 """A population: distinct networks of one space within a band of flops, fixed by a seed before any machine starts.
 
 In: a space, its ranges, how many, a seed, the band, and the size of the images. Out: a `Population`, with every draw
-that was rejected counted by its reason. Networks are distributed as draws.py says, given the band, without repetition.
-They come in the order of their draws, so that a larger population of the same seed begins with the smaller one.
+that was rejected counted by its reason. Networks are distributed as the space says (`distribution`, draws.py), given
+the band, without repetition. They come in the order of their draws, so that a larger population of the same seed begins with the smaller one.
 
 Populations of like complexity are the fair way to compare spaces (Radosavovic et al. 2019, section 3).
 """
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from sweep.spaces.architecture import Architecture, Stage
 from sweep.spaces.checks import positive_int, refusal
-from sweep.spaces.complexity import Complexity, batch_complexity
-from sweep.spaces.draws import MEMBER, REASONS, Draws, draw, stage_arrays
-from sweep.spaces.ranges import Ranges
-from sweep.spaces.space import Space
+from sweep.spaces.cost import Complexity, Image
+from sweep.spaces.network import Network
+from sweep.spaces.space import MEMBER, Draws, Space
 
 _BLOCK = 8192  # draws at a time; another number gives other populations
 _PATIENCE = 100  # stretches of `max_draws` draws that the rest of a population may be expected to take
-_ALL_REASONS = (*REASONS, "flops below the band", "flops above the band", "drawn before")
-_BELOW, _ABOVE, _AGAIN = range(len(REASONS), len(_ALL_REASONS))
+_BELOW, _ABOVE, _AGAIN = "flops below the band", "flops above the band", "drawn before"
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Population:
     """
 
     space: str
-    members: tuple[Architecture, ...]
+    members: tuple[Network, ...]
     costs: tuple[Complexity, ...]
     num_draws: int
     rejected: dict[str, int]
@@ -41,7 +40,7 @@ class Population:
 
 def sample_population(
     space: Space,
-    ranges: Ranges,
+    ranges: Any,
     *,
     num: int,
     seed: int,
@@ -62,18 +61,16 @@ def sample_population(
         band = f"flops_min = {flops_min:g}, flops_max = {flops_max:g}"
         raise ValueError(f"{band} is not a band; give 0 ≤ flops_min ≤ flops_max")
     rng = _generator(space, seed)
-    image = {
-        "resolution": positive_int("resolution", resolution),
-        "channels": positive_int("channels", channels),
-        "classes": positive_int("classes", classes),
-    }
-    search = _Search(space, ranges, image, flops_min, flops_max, positive_int("num", num))
+    image = Image(
+        positive_int("resolution", resolution), positive_int("channels", channels), positive_int("classes", classes)
+    )
+    search = _Search(space, image, flops_min, flops_max, positive_int("num", num))
     blocks_per_stretch = -(-positive_int("max_draws", max_draws) // _BLOCK)
     while search.num_wanted:
         num_before = len(search.members)
         for _ in range(blocks_per_stretch):
             if search.num_wanted:
-                search.take(draw(space, ranges, rng, _BLOCK))
+                search.take(space.draw(ranges, rng, _BLOCK))
         if (len(search.members) - num_before) * _PATIENCE < search.num_wanted:
             raise ValueError(search.failure())
     return search.population()
@@ -89,100 +86,66 @@ def _generator(space: Space, seed: int) -> np.random.Generator:
 
 @dataclass
 class _Search:
-    """What has been found so far, and how often which code came up."""
+    """What has been found so far, and how often a draw was rejected for which reason."""
 
     space: Space
-    ranges: Ranges
-    image: dict[str, int]
+    image: Image
     flops_min: float
     flops_max: float
     num: int
-    members: list[Architecture] = field(default_factory=list)
+    members: list[Network] = field(default_factory=list)
     costs: list[Complexity] = field(default_factory=list)
     seen: set[bytes] = field(default_factory=set)
-    stages: dict[tuple[int, int, int], Stage] = field(default_factory=dict)
-    counts: np.ndarray = field(default_factory=lambda: np.zeros(len(_ALL_REASONS), dtype=np.int64))
+    rejected: Counter[str] = field(default_factory=Counter)
     flops_seen: tuple[float, float] = (np.inf, -np.inf)
 
     @property
     def num_wanted(self) -> int:
         return self.num - len(self.members)
 
+    @property
+    def num_draws(self) -> int:
+        return len(self.members) + self.rejected.total()
+
     def take(self, draws: Draws) -> None:
         """Sort a block of draws into members and rejected ones, up to the last member that is wanted."""
-        codes = draws.reasons.copy()
-        valid = np.flatnonzero(codes == MEMBER)
-        weighed = self._weigh(draws.rows(valid))
-        flops = weighed[0]
-        codes[valid] = np.select([flops < self.flops_min, flops > self.flops_max], [_BELOW, _ABOVE], default=MEMBER)
-        end = len(codes)
-        for position in np.flatnonzero(codes[valid] == MEMBER).tolist():
-            index = int(valid[position])
-            row = draws.key(index)
-            if row in self.seen:
-                codes[index] = _AGAIN
-                continue
-            self.seen.add(row)
-            self.members.append(self._build(draws, index))
-            self.costs.append(Complexity(*(int(column[position]) for column in weighed)))
-            if not self.num_wanted:
-                end = index + 1
-                break
-        self.counts += np.bincount(codes[:end], minlength=len(self.counts))
-
-    def _weigh(self, draws: Draws) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Flops, parameters and activations of these members."""
-        ranges = self.ranges
-        weighed = batch_complexity(
-            stage_arrays(draws, ranges),
-            stem_width=ranges.stem_width,
-            stem_stride=ranges.stem_stride,
-            se_ratio=ranges.se_ratio,
-            conv_bias=ranges.conv_bias,
-            **self.image,
-        )
-        flops = weighed[0].astype(float)
+        valid = np.flatnonzero(draws.reasons == MEMBER)
+        cost = draws.weigh(valid, self.image)
         low, high = self.flops_seen
+        flops = cost.flops.astype(float)
         self.flops_seen = flops.min(initial=low), flops.max(initial=high)
-        return weighed
-
-    def _build(self, draws: Draws, index: int) -> Architecture:
-        rows = zip(draws.depths[index].tolist(), draws.widths[index].tolist(), draws.pairs[index].tolist())
-        ranges = self.ranges
-        return Architecture(
-            tuple(self._stage(*row) for row in rows),
-            stem_width=ranges.stem_width,
-            stem_stride=ranges.stem_stride,
-            se_ratio=ranges.se_ratio,
-            conv_bias=ranges.conv_bias,
-        )
-
-    def _stage(self, depth: int, width: int, pair: int) -> Stage:
-        """Networks of a space share their stages: thousands of networks, hundreds of stages."""
-        key = depth, width, pair
-        if key not in self.stages:
-            ratio, group_width = self.ranges.pairs[pair]
-            self.stages[key] = Stage(depth, width, group_width, ratio)
-        return self.stages[key]
+        below, above = cost.flops < self.flops_min, cost.flops > self.flops_max
+        end = len(draws.reasons)
+        for position in np.flatnonzero(~below & ~above).tolist():
+            row = int(valid[position])
+            key = draws.key(row)
+            if key in self.seen:
+                self.rejected[_AGAIN] += 1
+                continue
+            self.seen.add(key)
+            self.members.append(draws.network(row))
+            self.costs.append(Complexity(*(int(column[position]) for column in cost)))
+            if not self.num_wanted:
+                end = row + 1
+                break
+        self.rejected[_BELOW] += int(below[valid < end].sum())
+        self.rejected[_ABOVE] += int(above[valid < end].sum())
+        for code, count in enumerate(np.bincount(draws.reasons[:end]).tolist()):
+            if code != MEMBER:
+                self.rejected[draws.REASONS[code]] += count
 
     def population(self) -> Population:
-        rejected = {reason: int(self.counts[code]) for code, reason in enumerate(_ALL_REASONS) if code != MEMBER}
-        return Population(
-            space=self.space.name,
-            members=tuple(self.members),
-            costs=tuple(self.costs),
-            num_draws=int(self.counts.sum()),
-            rejected={reason: count for reason, count in rejected.items() if count},
-        )
+        rejected = {reason: count for reason, count in self.rejected.items() if count}
+        return Population(self.space.name, tuple(self.members), tuple(self.costs), self.num_draws, rejected)
 
     def failure(self) -> str:
         """The band, what the draws had instead, and what to change."""
         band = f"flops_min = {self.flops_min:g}, flops_max = {self.flops_max:g}"
-        draws = f"{self.counts.sum()} draws of {self.space.name}"
+        draws = f"{self.num_draws} draws of {self.space.name}"
         low, high = self.flops_seen
         if low > high:
-            code = int(self.counts.argmax())
-            return f"{band}: none of {draws} was valid ({_ALL_REASONS[code]}: {self.counts[code]}); widen the ranges"
+            [(reason, count)] = self.rejected.most_common(1)
+            return f"{band}: none of {draws} was valid ({reason}: {count}); widen the ranges"
         drawn = f"in {draws}, whose flops lie between {low:.4g} and {high:.4g}"
         if not self.members:
             return f"{band}: no network {drawn}; move the band or the ranges"

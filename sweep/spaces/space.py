@@ -1,94 +1,113 @@
-"""The design spaces: AnyNet A to E and RegNet X, each its parent plus one rule.
+"""What a design space is, whatever the family of its networks, and which spaces put which rule to the test.
 
-In: a space's name and the `Ranges` of a study. Out: membership, exact sizes, degrees of freedom, and the pairs of
-spaces that put a rule to the test. Radosavovic et al. 2020, sections 3.2 and 3.3.
-
-Deviations from the paper: a network whose group width does not divide its bottleneck belongs to no space (the paper's
-code changes its widths until it does); and RegNet X keeps all rules of AnyNet E, so that it adds one rule alone, where
-the published RegNetX lets a stage, mostly the last, be shallower than the one before.
+In: the ranges of a study. Out: membership, exact sizes, degrees of freedom, draws. The spaces themselves are in
+shipped.py; a user's own in own.py.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from itertools import product
-from math import comb, prod
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
-from sweep.spaces.architecture import Architecture
-from sweep.spaces.checks import nearest
-from sweep.spaces.ranges import Ranges
-from sweep.spaces.regnet import follows_line, line_grid
-from sweep.spaces.rules import RULES, Rule
+import numpy as np
+
+from sweep.spaces.cost import Cost, Image
+from sweep.spaces.network import Network
+from sweep.spaces.rules import Rule
+
+MEMBER = 0  # the code of a draw that is a member; others index the reasons of its space
 
 
-@dataclass(frozen=True)
-class Space:
-    """A set of networks, given the ranges: those of `parent` that obey `rule`.
+class Draws(ABC):
+    """Many draws at once, before any network is built: for each a code, (num,): `MEMBER` or an index of `REASONS`.
 
-    `published_size` is the paper's count for its own ranges, which ignores that groups must divide bottlenecks.
+    Only the rows of members are networks.
     """
+
+    REASONS: ClassVar[tuple[str, ...]] = ("member",)
+    reasons: np.ndarray
+
+    @abstractmethod
+    def weigh(self, rows: np.ndarray, image: Image) -> Cost:
+        """What the members at these rows cost: int64 arrays of shape (len(rows),)."""
+
+    @abstractmethod
+    def key(self, row: int) -> bytes:
+        """Equal for equal networks of the same ranges."""
+
+    @abstractmethod
+    def network(self, row: int) -> Network:
+        """The member at that row."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space(ABC):
+    """A set of networks, given the ranges of a study.
+
+    `parent` names the space that it narrows by `rule` (or alters by it, where `settings` are set: RegNet Y is RegNet X
+    with squeeze-and-excitation). `breaks` is a rule that its members lack, and `counterpart` the space whose members
+    obey it and that is alike in the rest. `settings` replace some of the ranges. `distribution` says in words what a
+    draw's chances are. `published_size` is the paper's own count for its ranges.
+    """
+
+    RANGES: ClassVar[type]  # what a study gives it: Ranges, MlpRanges or VitRanges
+    TABLE: ClassVar[str]  # the name of that table in a study's scale
 
     name: str
     title: str
-    parent: str | None
-    rule: Rule | None
-    published_size: float
+    parent: "Space | None" = None
+    rule: Rule | None = None
+    breaks: Rule | None = None
+    counterpart: "Space | None" = None
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    distribution: str = ""
+    published_size: float | None = None
 
     @property
     def ancestors(self) -> tuple["Space", ...]:
-        """From the parent up to AnyNet A."""
-        if self.parent is None:
-            return ()
-        parent = SPACES[self.parent]
-        return (parent, *parent.ancestors)
+        """From the parent up to the first of its line."""
+        return () if self.parent is None else (self.parent, *self.parent.ancestors)
 
     @property
     def rules(self) -> tuple[Rule, ...]:
-        """All that its members obey, in the order in which the spaces add them."""
+        """Those of its line, in the order in which the spaces add them."""
         lineage = (*reversed(self.ancestors), self)
         return tuple(space.rule for space in lineage if space.rule is not None)
 
-    def has_rule(self, name: str) -> bool:
-        return any(rule.name == name for rule in self.rules)
+    @property
+    def claim(self) -> str | None:
+        """What is put to the test by comparing it with its parent or its counterpart."""
+        tested = self.rule or self.breaks
+        return tested.claim if tested else None
 
-    def contains(self, architecture: Architecture, ranges: Ranges) -> bool:
-        """Whether the network lies in the ranges and obeys every rule.
+    @property
+    def citation(self) -> str | None:
+        tested = self.rule or self.breaks
+        return tested.citation if tested else None
 
-        The quantised line is sought on the grid of the ranges, which `RULES` by itself does not know.
-        """
-        demands = [rule for rule in self.rules if rule.name != "quantised_widths"]
-        return (
-            ranges.has_parts_of(architecture)
-            and all(rule.predicate(architecture) for rule in demands)
-            and (len(demands) == len(self.rules) or self._on_a_line(architecture, ranges))
-        )
+    def within(self, ranges: Any) -> Any:
+        """The ranges with this space's own settings in place."""
+        return replace(ranges, **self.settings) if self.settings else ranges
 
-    @staticmethod
-    def _on_a_line(architecture: Architecture, ranges: Ranges) -> bool:
-        return architecture.depth in ranges.regnet_depths and follows_line(architecture, line_grid(ranges))
+    @abstractmethod
+    def contains(self, network: Network, ranges: Any) -> bool:
+        """Whether the network lies in the ranges and obeys what the space demands."""
 
-    def degrees_of_freedom(self, ranges: Ranges) -> int:
-        """Numbers to choose: per stage or shared d, w, b, g; for RegNet d, w_0, w_a, w_m, b, g."""
-        if self.has_rule("quantised_widths"):
-            return 6
-        shared = self.has_rule("shared_bottleneck_ratio") + self.has_rule("shared_group_width")
-        return (4 - shared) * ranges.num_stages + shared
+    @abstractmethod
+    def size(self, ranges: Any) -> int:
+        """How many networks the space holds, exactly; for RegNet, how many settings of its parameters."""
 
-    def size(self, ranges: Ranges, *, compatible: bool = True) -> int:
-        """How many networks the space holds, exactly.
+    def num_networks(self, ranges: Any) -> int:
+        """How many distinct networks the space holds, exactly."""
+        return self.size(ranges)
 
-        For RegNet X: how many settings of (d, w_0, w_a, w_m, b, g) the grid of the ranges has. Several settings may
-        give one network, and many give none (another number of stages); the paper's 64^4 · 18 counts likewise, with
-        64 values for each of the first four. `compatible=False` counts as the paper does, without asking that group
-        widths divide bottlenecks.
-        """
-        widths_by_pair = {
-            (ratio, group_width): len(ranges.widths_for(ratio, group_width) if compatible else ranges.widths)
-            for ratio, group_width in product(ranges.bottleneck_ratios, ranges.group_widths)
-        }
-        if self.has_rule("quantised_widths"):
-            num_pairs = sum(count > 0 for count in widths_by_pair.values())
-            return num_pairs * _num_lines(ranges)
-        return _num_depths(self, ranges) * _num_widths(self, ranges, widths_by_pair)
+    @abstractmethod
+    def degrees_of_freedom(self, ranges: Any) -> int:
+        """Numbers and words to choose for one network."""
+
+    @abstractmethod
+    def draw(self, ranges: Any, rng: np.random.Generator, num: int) -> Draws:
+        """The next `num` draws of the generator."""
 
 
 @dataclass(frozen=True)
@@ -101,60 +120,14 @@ class RulePair:
     space_with: str
 
 
-def _num_depths(space: Space, ranges: Ranges) -> int:
-    num, stages = len(ranges.depths), ranges.num_stages
-    return comb(num + stages - 1, stages) if space.has_rule("depths_up") else num**stages
-
-
-def _num_widths(space: Space, ranges: Ranges, widths_by_pair: dict[tuple[float, int], int]) -> int:
-    """Choices of all stages' widths, bottleneck ratios and group widths together."""
-    stages = ranges.num_stages
-    if space.has_rule("widths_up"):
-        return sum(comb(count + stages - 1, stages) for count in widths_by_pair.values())
-    if space.has_rule("shared_group_width"):
-        return sum(count**stages for count in widths_by_pair.values())
-    if space.has_rule("shared_bottleneck_ratio"):
-        by_ratio = (
-            sum(widths_by_pair[ratio, group_width] for group_width in ranges.group_widths)
-            for ratio in ranges.bottleneck_ratios
-        )
-        return sum(count**stages for count in by_ratio)
-    return sum(widths_by_pair.values()) ** stages
-
-
-def _num_lines(ranges: Ranges) -> int:
-    """Settings of d, w_0, w_a and w_m."""
-    axes = ranges.regnet_depths, ranges.regnet_first_widths, ranges.regnet_slopes, ranges.regnet_multipliers
-    return prod(len(axis) for axis in axes)
-
-
-SPACES: dict[str, Space] = {
-    space.name: space
-    for space in (
-        Space("anynet_a", "AnyNet A", None, None, 1.8e18),
-        Space("anynet_b", "AnyNet B", "anynet_a", RULES["shared_bottleneck_ratio"], 6.8e16),
-        Space("anynet_c", "AnyNet C", "anynet_b", RULES["shared_group_width"], 3.2e14),
-        Space("anynet_d", "AnyNet D", "anynet_c", RULES["widths_up"], 1.3e13),
-        Space("anynet_e", "AnyNet E", "anynet_d", RULES["depths_up"], 5.5e11),
-        Space("regnet_x", "RegNet X", "anynet_e", RULES["quantised_widths"], 3.0e8),
-    )
-}
-
-
-def get_space(name: str) -> Space:
-    """Raises ValueError naming the nearest known space."""
-    if name not in SPACES:
-        raise ValueError(f"space = {name!r} is not known; {nearest(str(name), SPACES)}")
-    return SPACES[name]
-
-
-def rule_pairs(space_names: Iterable[str]) -> list[RulePair]:
-    """For each named space, in the order of the spaces, its nearest ancestor that is named as well."""
-    named = {get_space(name).name for name in space_names}
+def rule_pairs(spaces: Iterable[Space]) -> list[RulePair]:
+    """For each space, in the order given, its nearest ancestor among the others, and its counterpart if it is there."""
+    spaces = list(spaces)
+    names = {space.name for space in spaces}
     pairs = []
-    for space in SPACES.values():
-        without = next((ancestor for ancestor in space.ancestors if ancestor.name in named), None)
-        if space.name in named and without is not None:
+    for space in spaces:
+        without = next((ancestor for ancestor in space.ancestors if ancestor.name in names), None)
+        if without is not None:
             between = space.rules[len(without.rules) :]
             pairs.append(
                 RulePair(
@@ -164,4 +137,6 @@ def rule_pairs(space_names: Iterable[str]) -> list[RulePair]:
                     space_with=space.name,
                 )
             )
+        if space.breaks is not None and space.counterpart is not None and space.counterpart.name in names:
+            pairs.append(RulePair(space.breaks.name, space.breaks.claim, space.name, space.counterpart.name))
     return pairs

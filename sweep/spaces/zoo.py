@@ -1,17 +1,25 @@
 """Named networks, and how a text names a network.
 
-In: a name, the path of a YAML file, or RegNet parameters as text. Out: an `Architecture`. The zoo holds the RegNetX
-and RegNetY models published with Radosavovic et al. 2020 (parameters as in pycls' model zoo; `regnetx_4.0gf` is its
-RegNetX-4.0GF) and RegNetX32 of d2l.ai, section 8.8.
+In: a name, the path of a YAML file, or parameters as text. Out: a network. The zoo holds the RegNetX and RegNetY models
+published with Radosavovic et al. 2020 (parameters as in pycls' model zoo; `regnetx_4.0gf` is its RegNetX-4.0GF); those
+that torchvision builds, under its own names with `torchvision:` before them, because it rounds the widths of three
+models otherwise; RegNetX32 of d2l.ai, section 8.8, with its Xavier initialisation; and two transformers of Touvron et al.
+2021 (DeiT-Ti and DeiT-S, without their class token).
 """
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from sweep.spaces.architecture import Architecture, Stage
 from sweep.spaces.checks import nearest, refuse_unknown_keys
-from sweep.spaces.regnet import regnet
-
-SE_RATIO = 0.25  # of RegNetY
+from sweep.spaces.families import network_from_yaml
+from sweep.spaces.mlp import Mlp
+from sweep.spaces.network import Network
+from sweep.spaces.regnet import regnet, torchvision_widths
+from sweep.spaces.shipped import SE_RATIO
+from sweep.spaces.vit import Vit
 
 # name: d, w_0, w_a, w_m, g
 _X_MODELS = {
@@ -43,19 +51,89 @@ _Y_MODELS = {
     "32gf": (20, 232, 115.89, 2.53, 232),
 }
 
-ZOO: dict[str, Architecture] = {
+# As torchvision names and builds them: every size of its own.
+_TORCHVISION = {
+    "x_400mf": _X_MODELS["400mf"],
+    "x_800mf": _X_MODELS["800mf"],
+    "x_1_6gf": _X_MODELS["1.6gf"],
+    "x_3_2gf": _X_MODELS["3.2gf"],
+    "x_8gf": _X_MODELS["8.0gf"],
+    "x_16gf": _X_MODELS["16gf"],
+    "x_32gf": _X_MODELS["32gf"],
+    "y_400mf": _Y_MODELS["400mf"],
+    "y_800mf": _Y_MODELS["800mf"],
+    "y_1_6gf": _Y_MODELS["1.6gf"],
+    "y_3_2gf": _Y_MODELS["3.2gf"],
+    "y_8gf": _Y_MODELS["8.0gf"],
+    "y_16gf": _Y_MODELS["16gf"],
+    "y_32gf": _Y_MODELS["32gf"],
+    "y_128gf": (27, 456, 160.83, 2.52, 264),
+}
+TORCHVISION_PREFIX = "torchvision:"
+
+
+ZOO: dict[str, Network] = {
     **{f"regnetx_{name}": regnet(*line) for name, line in _X_MODELS.items()},
     **{f"regnety_{name}": regnet(*line, se_ratio=SE_RATIO) for name, line in _Y_MODELS.items()},
-    "regnetx32": Architecture((Stage(4, 32, 16), Stage(6, 80, 16)), stem_width=32, conv_bias=True),
+    **{
+        f"{TORCHVISION_PREFIX}regnet_{name}": regnet(
+            *line, se_ratio=SE_RATIO if name.startswith("y") else 0.0, compatible=torchvision_widths
+        )
+        for name, line in _TORCHVISION.items()
+    },
+    "regnetx32": Architecture(
+        (Stage(4, 32, 16), Stage(6, 80, 16)), stem_width=32, conv_bias=True, initialisation="xavier"
+    ),
+    "vit_tiny": Vit(patch=16, width=192, num_blocks=12, num_heads=3),
+    "vit_small": Vit(patch=16, width=384, num_blocks=12, num_heads=6),
 }
 
-_FAMILIES = {"regnetx": 0.0, "regnety": SE_RATIO}
-_REQUIRED = {"d": int, "w0": int, "wa": float, "wm": float, "g": int}
-_PARAMETERS = {**_REQUIRED, "b": float, "stem_width": int, "num_stages": int}
+
+def _flag(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError(text)
+    return text == "true"
 
 
-def resolve(text: str) -> Architecture:
-    """The network that a text names: `regnetx_400mf`, `net.yaml`, or `regnetx:d=22,w0=24,wa=24.48,wm=2.54,g=16`.
+def _widths(text: str) -> tuple[int, ...]:
+    return tuple(int(width) for width in text.split("-"))
+
+
+_LINE: dict[str, Callable[[str], Any]] = {"d": int, "w0": int, "wa": float, "wm": float, "g": int}
+_REGNET: dict[str, Callable[[str], Any]] = {**_LINE, "b": float, "stem_width": int, "num_stages": int}
+_KIND = {int: "a whole number", float: "a number", _flag: "true or false", _widths: "widths like 256-128", str: "a word"}
+
+
+class _Family(NamedTuple):
+    """How the text after a family's colon is read: each key's type, those that must be there, and what it builds."""
+
+    types: Mapping[str, Callable[[str], Any]]
+    required: tuple[str, ...]
+    build: Callable[..., Network]
+    example: str
+
+
+_FAMILIES = {
+    "regnetx": _Family(_REGNET, tuple(_LINE), regnet, "d=22,w0=24"),
+    "regnety": _Family(_REGNET, tuple(_LINE), partial(regnet, se_ratio=SE_RATIO), "d=22,w0=24"),
+    "mlp": _Family(
+        {"widths": _widths, "skip": _flag, "norm": str, "activation": str, "dropout": float, "initialisation": str},
+        ("widths",),
+        Mlp,
+        "widths=256-128,norm=batch",
+    ),
+    "vit": _Family(
+        {"patch": int, "width": int, "num_blocks": int, "num_heads": int, "mlp_ratio": int, "dropout": float},
+        ("patch", "width", "num_blocks", "num_heads"),
+        Vit,
+        "patch=4,width=64,num_blocks=6,num_heads=4",
+    ),
+}
+
+
+def resolve(text: str) -> Network:
+    """The network that a text names: `regnetx_400mf`, `net.yaml`, `regnetx:d=22,w0=24,wa=24.48,wm=2.54,g=16`,
+    `mlp:widths=256-128,norm=batch` or `vit:patch=4,width=64,num_blocks=6,num_heads=4`.
 
     Raises ValueError naming the nearest known name, the file's fault, or the parameter that is wrong.
     """
@@ -75,28 +153,28 @@ def resolve(text: str) -> Architecture:
     )
 
 
-def _from_file(path: Path) -> Architecture:
+def _from_file(path: Path) -> Network:
     try:
-        return Architecture.from_yaml(path.read_text(encoding="utf-8"))
+        return network_from_yaml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _from_parameters(family: str, text: str) -> Architecture:
-    given = {}
+def _from_parameters(name: str, text: str) -> Network:
+    family, given = _FAMILIES[name], {}
     for part in text.split(","):
         key, equals, value = (side.strip() for side in part.partition("="))
         if not equals:
-            raise ValueError(f"{family}: {part!r} is not key=value; write for example d=22,w0=24")
-        refuse_unknown_keys(family, [key], _PARAMETERS)
+            raise ValueError(f"{name}: {part!r} is not key=value; write for example {family.example}")
+        refuse_unknown_keys(name, [key], family.types)
         if key in given:
-            raise ValueError(f"{family}: {key} is given twice; give it once")
+            raise ValueError(f"{name}: {key} is given twice; give it once")
         try:
-            given[key] = _PARAMETERS[key](value)
+            given[key] = family.types[key](value)
         except ValueError:
-            kind = "whole number" if _PARAMETERS[key] is int else "number"
-            raise ValueError(f"{family}: {key} = {value!r} is not a {kind}; write for example {key}=16") from None
-    missing = [key for key in _REQUIRED if key not in given]
+            kind = _KIND[family.types[key]]
+            raise ValueError(f"{name}: {key} = {value!r} is not {kind}; write for example {family.example}") from None
+    missing = [key for key in family.required if key not in given]
     if missing:
-        raise ValueError(f"{family}: {', '.join(missing)} missing; give {', '.join(_REQUIRED)}")
-    return regnet(**given, se_ratio=_FAMILIES[family])
+        raise ValueError(f"{name}: {', '.join(missing)} missing; give {', '.join(family.required)}")
+    return family.build(**given)

@@ -6,7 +6,10 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from sweep.spaces import SPACE_COLOURS, SPACES
+from spaces.strategies import CHAIN
+
+from sweep.spaces import SPACES, colours_of
+from sweep.spaces.colours import MORE_COLOURS, SPACE_COLOURS
 
 # Linear RGB as seen without one kind of cone (Machado, Oliveira and Fernandes 2009, severity 1).
 VISION = {
@@ -47,17 +50,28 @@ def contrast(one, other):
     return light / dark
 
 
-def test_every_space_has_a_colour():
-    assert list(SPACE_COLOURS) == list(SPACES)
-    assert all(re.fullmatch("#[0-9a-f]{6}", colour) for colour in SPACE_COLOURS.values())
+ALL = [*SPACE_COLOURS.values(), *MORE_COLOURS]
+
+
+def test_the_chain_has_colours_of_its_own_and_others_take_what_is_free():
+    assert list(SPACE_COLOURS) == CHAIN
+    assert all(re.fullmatch("#[0-9a-f]{6}", colour) for colour in ALL)
+    colours = colours_of(["regnet_x", "mlp_a", "anynet_a", "my_own"])
+    assert list(colours.values()) == ["#c01b1f", "#2d69ff", "#626262", "#9f2ea8"]
+
+
+def test_twelve_spaces_differ_and_more_are_no_error():
+    assert len(set(colours_of(list(SPACES)[:12]).values())) == 12
+    assert list(colours_of(list(SPACES))) == list(SPACES)
 
 
 @pytest.mark.parametrize("page", ["#ffffff", "#111418"])
 def test_colours_stand_out_from_the_page(page):
-    assert min(contrast(colour, page) for colour in SPACE_COLOURS.values()) >= 3
+    assert min(contrast(colour, page) for colour in ALL) >= 3
 
 
 @pytest.mark.parametrize("vision", VISION)
-def test_colours_are_told_apart(vision):
-    seen = [lab(np.array(VISION[vision]) @ linear_rgb(colour)) for colour in SPACE_COLOURS.values()]
-    assert min(np.linalg.norm(one - other) for one, other in combinations(seen, 2)) >= 25
+@pytest.mark.parametrize(("colours", "distance"), [(list(SPACE_COLOURS.values()), 25), (ALL, 17)])
+def test_colours_are_told_apart(vision, colours, distance):
+    seen = [lab(np.array(VISION[vision]) @ linear_rgb(colour)) for colour in colours]
+    assert min(np.linalg.norm(one - other) for one, other in combinations(seen, 2)) >= distance

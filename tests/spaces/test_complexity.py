@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from spaces.strategies import SMALL, architectures
+from spaces.strategies import architectures, small
 
 from sweep.spaces import SPACES, ZOO, Architecture, Complexity, Stage, complexity, layer_table
 from sweep.spaces.complexity import StageArrays, batch_complexity
-from sweep.spaces.draws import MEMBER, draw, stage_arrays
+from sweep.spaces.cost import Image
+from sweep.spaces.space import MEMBER
 
 # Published by pycls, at 224 pixels: flops, parameters, activations.
 PUBLISHED = {
@@ -93,31 +94,25 @@ def test_the_table_adds_up(network, resolution, channels, classes):
 
 @given(architectures(), st.integers(1, 65), st.sampled_from([1, 3]))
 def test_a_batch_of_one_equals_the_scalar(network, resolution, channels):
-    image = {"resolution": resolution, "channels": channels, "classes": 10}
     costs = batch_complexity(
         [StageArrays(*np.array([[s.depth], [s.width], [s.bottleneck_width], [s.group_width]])) for s in network.stages],
-        stem_width=network.stem_width,
-        stem_stride=network.stem_stride,
-        se_ratio=network.se_ratio,
-        conv_bias=network.conv_bias,
-        **image,
+        network,
+        Image(resolution, channels, 10),
     )
+    image = {"resolution": resolution, "channels": channels, "classes": 10}
     assert Complexity(*(int(cost[0]) for cost in costs)) == complexity(network, **image)
 
 
 @pytest.mark.parametrize("space", SPACES)
-@settings(max_examples=3)
+@settings(max_examples=2)
 @given(seed=st.integers(0, 2**32))
 def test_a_batch_of_draws_equals_the_scalars(space, seed):
-    draws = draw(SPACES[space], SMALL, np.random.default_rng(seed), 400)
-    fixed = {"stem_width": 16, "stem_stride": 2, "se_ratio": 0.0, "conv_bias": False}
-    image = {"resolution": 33, "channels": 3, "classes": 7}
-    costs = batch_complexity(stage_arrays(draws, SMALL), **fixed, **image)
-    for row in np.flatnonzero(draws.reasons == MEMBER)[:25]:
-        pairs = [SMALL.pairs[pair] for pair in draws.pairs[row]]
-        stages = (Stage(d, w, g, b) for d, w, (b, g) in zip(draws.depths[row], draws.widths[row], pairs))
-        network = Architecture(tuple(stages), **fixed)
-        assert Complexity(*(int(cost[row]) for cost in costs)) == complexity(network, **image)
+    draws = SPACES[space].draw(small(SPACES[space]), np.random.default_rng(seed), 400)
+    rows = np.flatnonzero(draws.reasons == MEMBER)[:25]
+    costs = draws.weigh(rows, Image(33, 3, 7))
+    for position, row in enumerate(rows):
+        cost = Complexity(*(int(column[position]) for column in costs))
+        assert cost == complexity(draws.network(row), resolution=33, channels=3, classes=7)
 
 
 @pytest.mark.parametrize("field", ["resolution", "channels", "classes"])

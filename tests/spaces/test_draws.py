@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from spaces.strategies import CHAIN
+
 from sweep.spaces import SPACES, Ranges
-from sweep.spaces.draws import MEMBER, REASONS, draw
+from sweep.spaces.space import MEMBER
 
 NUM = 60_000
 # Narrow enough that wide groups fit few widths or none: the case in which distributions could part.
@@ -12,7 +14,7 @@ NARROW = Ranges(num_stages=2, depth_max=4, width_max=64)
 
 
 def drawn(space, ranges=NARROW, seed=0, num=NUM):
-    return draw(SPACES[space], ranges, np.random.default_rng(seed), num)
+    return SPACES[space].draw(ranges, np.random.default_rng(seed), num)
 
 
 def frequencies(*columns):
@@ -71,13 +73,13 @@ def test_d_and_e_are_c_in_order():
 
 
 def test_anynet_wastes_no_draw():
-    for space in list(SPACES)[:5]:
+    for space in CHAIN[:5]:
         assert (drawn(space, num=1000).reasons == MEMBER).all()
 
 
 def test_regnet_meets_every_reason():
     draws = drawn("regnet_x", Ranges(num_stages=3, depth_max=6, width_max=128), num=100_000)
-    assert set(draws.reasons.tolist()) == set(range(len(REASONS)))
+    assert set(draws.reasons.tolist()) == set(range(6))
 
 
 def test_groups_of_regnet_stay_even_where_the_widths_are_ample():
@@ -87,3 +89,33 @@ def test_groups_of_regnet_stay_even_where_the_widths_are_ample():
     shares = np.bincount(kept, minlength=5) / len(kept)
     assert shares[:4] == pytest.approx(np.full(4, shares[0]), abs=0.03)
     assert shares[4] > 0.1, "rejecting what does not fit would leave g = 16 one network in a hundred"
+
+
+def test_a_vionet_differs_from_e_in_what_it_breaks_alone():
+    """The same generator draws the same sizes, groups and ratios; only the order is another."""
+    anynet_e, widths_down, depths_down = (
+        drawn(space, num=1000) for space in ("anynet_e", "vionet_widths_down", "vionet_depths_down")
+    )
+    np.testing.assert_array_equal(widths_down.widths, anynet_e.widths[:, ::-1])
+    np.testing.assert_array_equal(widths_down.depths, anynet_e.depths)
+    np.testing.assert_array_equal(depths_down.depths, anynet_e.depths[:, ::-1])
+    np.testing.assert_array_equal(depths_down.pairs, anynet_e.pairs)
+    equal = (anynet_e.widths == anynet_e.widths[:, :1]).all(axis=1)
+    np.testing.assert_array_equal(widths_down.reasons == MEMBER, ~equal)
+
+
+@pytest.mark.parametrize(("space", "kept"), [("vionet_unshared_b", 1), ("vionet_unshared_g", 0)])
+def test_what_stays_shared_keeps_its_mix(space, kept):
+    """Before networks that break nothing are left out, the shared half of (b, g) is distributed as in E."""
+    values = np.array(NARROW.pairs)[:, kept]
+    draws = drawn(space)
+    assert (values[draws.pairs] == values[draws.pairs[:, :1]]).all()
+    expect(
+        frequencies(values[draws.pairs[:, 0]]), frequencies(values[drawn("anynet_e", seed=1).pairs[:, 0]]), NUM / 2
+    )
+
+
+def test_parts_with_several_values_are_even():
+    ranges = Ranges(num_stages=2, width_max=64, norm=("batch", "layer"), activation=("relu", "gelu", "silu"))
+    templates = drawn("anynet_e", ranges).templates
+    expect(frequencies(templates), {(number,): 1 / 6 for number in range(6)}, NUM)

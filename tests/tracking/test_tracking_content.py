@@ -9,6 +9,7 @@ import pytest
 from tracking.journal_maker import STUDY, make_journal, train
 
 from sweep.spaces import SPACE_COLOURS, SPACES, Architecture
+from sweep.studies import Recipe, study_from_dict
 from sweep.tracking import content
 
 META = {"study": STUDY, "study_hash": "0123456789ab", "git_commit": "f" * 40, "created_at_ms": 1_700_000_000_000}
@@ -69,6 +70,13 @@ def test_params_of_the_sweep_are_an_allow_list():
     assert params["stopping.reduction_factor"] == "2"
     everything = json.dumps([params, content.parent_tags(META), content.note(STUDY), content.dataset(META)])
     assert "canary" not in everything
+
+
+def test_params_of_the_sweep_hold_the_whole_recipe():
+    study = study_from_dict({**STUDY, "recipe": {"optimizer": "adamw", "schedule": "step", "step_at": [0.25, 0.5]}})
+    params = content.parent_params(study.to_dict())
+    assert {f"recipe.{name}" for name in Recipe.model_fields} <= set(params)
+    assert (params["recipe.optimizer"], params["recipe.step_at"], params["recipe.mixup"]) == ("adamw", "0.25, 0.5", "0")
 
 
 def test_note_begins_with_the_question_and_the_verdicts():
