@@ -1,7 +1,7 @@
 """What a module costs, counted by watching a forward pass: the independent check of the closed form.
 
-In: any module of convolutions and linear layers, and the size of its images. Out: a `Complexity`, counted as pycls
-counts (see sweep.spaces.complexity). The pass runs on torch's meta device: shapes only, no arithmetic, no memory, and
+In: any module of convolutions, linear layers and our attention, and the size of its images. Out: a `Complexity`, counted as pycls
+counts (see sweep.spaces.cost). The pass runs on torch's meta device: shapes only, no arithmetic, no memory, and
 the module stays as it was.
 """
 
@@ -11,7 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from sweep.spaces.complexity import Complexity
+from sweep.models.vit import SelfAttention
+from sweep.spaces.cost import Complexity
+
+_COUNTED = (nn.Conv2d, nn.Linear, nn.MaxPool2d, SelfAttention)
 
 
 def count(module: nn.Module, resolution: int, channels: int) -> Complexity:
@@ -20,12 +23,15 @@ def count(module: nn.Module, resolution: int, channels: int) -> Complexity:
 
     def watch(layer: nn.Module, inputs: Any, output: torch.Tensor) -> None:
         num_outputs = output[0].numel()
+        if isinstance(layer, SelfAttention):  # queries times keys, and that times values; its linear layers tell theirs
+            totals["flops"] += 2 * output.shape[1] * num_outputs
+            return
         totals["activations"] += num_outputs
         if isinstance(layer, nn.Conv2d | nn.Linear):
             per_output = layer.weight[0].numel() + (layer.bias is not None)
             totals["flops"] += num_outputs * per_output
 
-    watched = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Linear | nn.MaxPool2d)]
+    watched = [layer for layer in module.modules() if isinstance(layer, _COUNTED)]
     handles = [layer.register_forward_hook(watch) for layer in watched]
     state = {name: tensor.to("meta") for name, tensor in chain(module.named_parameters(), module.named_buffers())}
     # Two images: batch norm in training mode refuses a single one at 1×1 pixels.

@@ -93,7 +93,9 @@ from sweep.models import build
 from sweep.spaces import resolve
 
 assert hashlib.sha256(Path("weights.pt").read_bytes()).hexdigest() == "{result.weights_sha256}"
-network = build(resolve("architecture.yaml"), channels={channels}, classes={classes})
+network = build(
+    resolve("architecture.yaml"), resolution={result.resolution}, channels={channels}, classes={classes}
+)
 network.load_state_dict(torch.load("weights.pt", weights_only=True))
 network.eval()
 

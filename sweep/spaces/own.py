@@ -43,7 +43,7 @@ class OwnSpace(Space):
         """Raises ValueError where a rule of the user's decides: no formula counts what it admits."""
         if self.rule.predicate is not _anything:
             raise ValueError(
-                f"{self.name}: what a rule of one's own admits is not counted; {self.parent.name}, which it narrows, has "
+                f"{self.name}: what an own rule admits is not counted; {self.parent.name}, which it narrows, has "
                 f"{self.parent.size(self.within(ranges)):,}"
             )
         return self.parent.size(self.within(ranges))
@@ -102,7 +102,9 @@ def own_space(
     try:
         sample = base.draw(replace(base.RANGES(), **settings), np.random.default_rng(0), 1000)
     except TypeError as error:
-        raise refusal("ranges", settings, f"do not suit {base.name} ({error})", "see the ranges of that space") from None
+        raise refusal(
+            "ranges", settings, f"do not suit {base.name} ({error})", "see the ranges of that space"
+        ) from None
     network = sample.network(int(np.flatnonzero(sample.reasons == MEMBER)[0]))
     predicate: Callable[[Any], bool] = _anything
     if where:

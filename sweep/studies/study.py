@@ -192,7 +192,8 @@ class Tracking(Settings):
 
 
 class Study(Settings):
-    """A whole study. `spaces`, those that ship or of its own (`[[space]]`), are compared at each scale with `trials_per_space` networks each.
+    """A whole study. `spaces`, those that ship or of its own (`[[space]]`), are compared at each scale with
+    `trials_per_space` networks each.
 
     A trial whose own code fails is tried again `max_failures` times, one whose machine fails `max_machine_failures`
     times; one that runs out of memory counts as failed, or is tried once with half the batch ("smaller_batch").

@@ -99,7 +99,8 @@ class Trial:
             torch.set_num_threads(1)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "weights"))
-            network = build(architecture, channels=split.num_channels, classes=num_classes)
+            resolution = split.images.shape[1]
+            network = build(architecture, resolution=resolution, channels=split.num_channels, classes=num_classes)
         network = network.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = share.synchronised(network, self.device)
         self._replica = share.replica(self.network, self.device)

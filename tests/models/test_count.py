@@ -4,12 +4,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from spaces.strategies import architectures
+from spaces.strategies import SMALL_BAND, SMALL_IMAGE, architectures, mlps, small, vits
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sweep.models import build, count
-from sweep.spaces import SPACES, ZOO, Complexity, Ranges, complexity, sample_population
+from sweep.spaces import SPACES, ZOO, Complexity, complexity, sample_population
 
 resolutions = st.sampled_from([1, 7, 28, 32, 33, 96])
 
@@ -38,6 +38,15 @@ def test_hooks_agree_with_the_closed_form(architecture, resolution, channels, cl
     assert count(module, resolution, channels) == expected
 
 
+@settings(max_examples=40)
+@given(st.one_of(mlps(), vits()), st.sampled_from([8, 9, 15, 28]), st.sampled_from([1, 3]), st.sampled_from([2, 10]))
+def test_hooks_agree_on_perceptrons_and_transformers(network, resolution, channels, classes):
+    image = {"resolution": resolution, "channels": channels, "classes": classes}
+    with torch.device("meta"):
+        module = build(network, **image)
+    assert count(module, resolution, channels) == complexity(network, **image)
+
+
 @settings(max_examples=15)
 @given(architectures(), resolutions, st.sampled_from([1, 3]))
 def test_torchs_counter_agrees_with_the_closed_form(architecture, resolution, channels):
@@ -50,7 +59,7 @@ def test_torchs_counter_agrees_with_the_closed_form(architecture, resolution, ch
     assert counter.get_total_flops() // 2 == expected - bias_flops(module, resolution, channels)
 
 
-@pytest.mark.parametrize("name", ["regnetx_400mf", "regnetx_8.0gf", "regnetx_32gf", "regnety_600mf", "regnety_16gf"])
+@pytest.mark.parametrize("name", ["regnetx_400mf", "regnetx_8.0gf", "regnety_600mf", "regnetx32", "vit_tiny"])
 def test_published_networks(name):
     with torch.device("meta"):
         module = build(ZOO[name])
@@ -59,13 +68,11 @@ def test_published_networks(name):
 
 @pytest.mark.parametrize("space", SPACES)
 def test_sampled_networks(space):
-    ranges = Ranges(num_stages=3, width_max=128, depth_max=8, stem_width=16, se_ratio=0.25)
-    image = {"resolution": 28, "channels": 1, "classes": 10}
-    population = sample_population(SPACES[space], ranges, num=3, seed=5, flops_min=4e5, flops_max=8e5, **image)
-    for architecture in population.members:
+    population = sample_population(SPACES[space], small(SPACES[space]), num=3, seed=5, **SMALL_BAND, **SMALL_IMAGE)
+    for network in population.members:
         with torch.device("meta"):
-            module = build(architecture, channels=1, classes=10)
-        assert count(module, 28, 1) == complexity(architecture, **image)
+            module = build(network, **SMALL_IMAGE)
+        assert count(module, 28, 1) == complexity(network, **SMALL_IMAGE)
 
 
 def test_max_pooling_counts_as_activations():

@@ -26,7 +26,7 @@ STUDY = {
 @pytest.fixture
 def result(tmp_path):
     architecture = Architecture(stages=(Stage(depth=1, width=16, group_width=8),), stem_width=8)
-    network = build(architecture, channels=3, classes=3)
+    network = build(architecture, resolution=12, channels=3, classes=3)
     torch.save(network.state_dict(), tmp_path / "weights.pt")
     (tmp_path / "architecture.yaml").write_text(architecture.to_yaml())
     candidate = Candidate("anynet_a-small-0000", "anynet_a", "small", architecture.id, architecture.to_json(), 12.0)

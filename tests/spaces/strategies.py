@@ -6,7 +6,8 @@ Importing it makes Hypothesis repeatable and free of deadlines, for machines tha
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from sweep.spaces import SPACES, Architecture, MlpRanges, Ranges, Space, Stage, VitRanges
+from sweep.spaces import SPACES, Architecture, Mlp, MlpRanges, Ranges, Space, Stage, Vit, VitRanges
+from sweep.spaces.mlp import MLP_INITIALISATIONS, MLP_NORMS
 from sweep.spaces.parts import ACTIVATION_ORDERS, ACTIVATIONS, DOWNSAMPLINGS, INITIALISATIONS, NORMS
 
 settings.register_profile("sweep", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -63,4 +64,30 @@ def architectures(draw: st.DrawFn) -> Architecture:
         dropout=draw(st.sampled_from([0.0, 0.1])),
         stochastic_depth=draw(st.sampled_from([0.0, 0.2])),
         initialisation=draw(st.sampled_from(INITIALISATIONS[:2] if norm == "none" else INITIALISATIONS)),
+    )
+
+
+@st.composite
+def mlps(draw: st.DrawFn) -> Mlp:
+    return Mlp(
+        tuple(draw(st.lists(st.sampled_from([1, 8, 8, 13, 64]), min_size=1, max_size=5))),
+        skip=draw(st.booleans()),
+        norm=draw(st.sampled_from(MLP_NORMS)),
+        activation=draw(st.sampled_from(ACTIVATIONS)),
+        dropout=draw(st.sampled_from([0.0, 0.1])),
+        initialisation=draw(st.sampled_from(MLP_INITIALISATIONS)),
+    )
+
+
+@st.composite
+def vits(draw: st.DrawFn) -> Vit:
+    """For images of 8 pixels or more."""
+    num_heads = draw(st.integers(1, 4))
+    return Vit(
+        patch=draw(st.integers(1, 8)),
+        width=num_heads * draw(st.sampled_from([1, 3, 8])),
+        num_blocks=draw(st.integers(1, 3)),
+        num_heads=num_heads,
+        mlp_ratio=draw(st.integers(1, 4)),
+        dropout=draw(st.sampled_from([0.0, 0.1])),
     )

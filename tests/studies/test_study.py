@@ -2,6 +2,7 @@
 
 import pytest
 
+from sweep.spaces import SPACES
 from sweep.studies import PRESETS, Recipe, Study, load_study, shipped_studies, study_from_dict
 from sweep.studies.study import LATER_FIELDS
 
@@ -42,7 +43,7 @@ def test_overrides_reach_into_tables():
     assert study.stopping.max_epochs == 9
     assert study.scale[0].flops_max == 9e5
     assert study.name == "other"
-    assert study.scale[0].to_ranges().group_widths == (8,)
+    assert study.scale[0].ranges_of(SPACES["anynet_a"]).group_widths == (8,)
 
 
 def test_hash_is_of_what_decides_the_results():
@@ -275,3 +276,54 @@ def test_an_awkward_name_survives():
     study = study_from_dict({**GOOD, "name": 'größe "2" <b> ’ 名前'})
     assert study_from_dict(study.to_dict()).name == 'größe "2" <b> ’ 名前'
     assert isinstance(study, Study)
+
+
+OWN = {"name": "wide_start", "base": "anynet_e", "where": "widths[0] >= 24"}
+
+
+def test_a_study_has_spaces_of_its_own():
+    study = study_from_dict({**GOOD, "space": [OWN], "spaces": ["anynet_e", "wide_start"]})
+    assert [space.name for space in study.design_spaces] == ["anynet_e", "wide_start"]
+    assert study.get_space("wide_start").rule.claim == "widths[0] >= 24"
+    assert study_from_dict(study.to_dict()) == study
+    assert study.hash != study_from_dict({**GOOD, "spaces": ["anynet_e", "regnet_x"]}).hash
+    assert study.colour_of("wide_start") != study.colour_of("anynet_e")
+
+
+def test_spaces_of_each_family_have_their_table():
+    scale = {**GOOD["scale"][0], "mlp": {"depth_max": 3, "norm": ["batch"]}, "vit": {"patch": 7}}
+    study = study_from_dict({**GOOD, "scale": [scale], "spaces": ["anynet_e", "mlp_d", "vit"]})
+    convolutional, perceptrons, transformers = (study.scale[0].ranges_of(space) for space in study.design_spaces)
+    assert convolutional == study_from_dict(GOOD).scale[0].ranges_of(SPACES["anynet_e"])
+    assert (perceptrons.depth_max, perceptrons.norm, transformers.patch) == (3, ("batch",), 7)
+    assert {"norm", "skip"} <= study.varied_parts
+    assert "patch" not in study.varied_parts
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"space": [{**OWN, "name": "anynet_a"}]}, "space = .*: space names name 'anynet_a' twice; name each once"),
+        ({"space": [{**OWN, "base": "anynet_f"}]}, r"space\.0: space = 'anynet_f' is not known; did you mean 'anynet_"),
+        ({"space": [{**OWN, "where": "widthss[0] > 1"}]}, r"space\.0: where = .* did you mean 'widths'\?"),
+        ({"space": [{**OWN, "wher": "depth > 1"}]}, r"space\.0\.wher: unknown key; did you mean 'where'\?"),
+        (
+            {"space": [{**OWN, "ranges": {"depthmax": 1}}]},
+            r"space\.0: unknown key 'depthmax'; did you mean 'depth_max'",
+        ),
+        ({"spaces": ["wide_start"]}, "spaces = .*: space = 'wide_start' is not known"),
+        (
+            {"space": [{"name": "deep", "base": "anynet_e", "ranges": {"depth_min": 5}}], "spaces": ["deep"]},
+            "study: deep at scale 'small': depth_min = 5 is above depth_max = 3",
+        ),
+        (
+            {"scale": [{**GOOD["scale"][0], "mlp": {"norm": ["bach"]}}]},
+            r"scale\.0\.mlp: norm = 'bach' is not known; did",
+        ),
+        ({"scale": [{**GOOD["scale"][0], "vit": {"heads": 2}}]}, r"scale\.0\.vit: unknown key 'heads'"),
+        ({"scale": [{**GOOD["scale"][0], "ranges": {"block": "basic"}}]}, r"scale\.0\.ranges: group_widths = "),
+    ],
+)
+def test_impossible_spaces_are_refused(changes, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        study_from_dict({**GOOD, **changes})
