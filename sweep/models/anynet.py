@@ -2,13 +2,15 @@
 
 In: an `Architecture`, the channels of the images, the number of classes. Out: an `nn.Module` from images x_BCHW to
 logits of shape (B, classes). Radosavovic et al. 2020, section 3.2 (the X block) and section 4 (the Y block, with
-squeeze-and-excitation); He et al. 2016 for basic blocks (Deep residual learning …) and pre-activation (Identity mappings …).
+squeeze-and-excitation); He et al. 2016 for basic blocks ("Deep residual learning …") and for activation before
+convolution ("Identity mappings …").
 
 Weights come from torch's current random state (initialise.py). Modules are plain, so that a network moves to
 channels-last memory as a whole. The names of the default parts' tensors never change: trained weights go by them.
 """
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import torch
@@ -141,12 +143,12 @@ class AnyNet(nn.Module):
         self.head = _head(architecture, width, classes)
         initialise(self, architecture.initialisation)
         if architecture.initialisation == "zero_last_norm":
-            for block in self.blocks():
+            for block in chain(*self.blocks()):
                 block.zero()
 
-    def blocks(self) -> Iterator[Block]:
-        """All blocks in their order."""
-        return (module for module in self.stages.modules() if isinstance(module, Block))
+    def blocks(self) -> list[list[Block]]:
+        """Of each stage, in their order."""
+        return [[one for one in stage.modules() if isinstance(one, Block)] for stage in self.stages]
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         return self.head(self.stages(self.stem(x_BCHW)))

@@ -14,7 +14,7 @@ from sweep.spaces import Architecture, Mlp, Network, Vit
 def build(network: Network, *, resolution: int = 224, channels: int = 3, classes: int = 1000) -> nn.Module:
     """The network on torch's current default device, with weights drawn from its current random state.
 
-    For images of `channels` × `resolution` × `resolution` pixels, as `complexity` has them; AnyNet takes any resolution.
+    For images of `channels` × `resolution` × `resolution` pixels, as `complexity` has them; AnyNet takes any.
     Raises ValueError where the network cannot take such images.
     """
     if isinstance(network, Architecture):

@@ -1,8 +1,8 @@
 """What a module costs, counted by watching a forward pass: the independent check of the closed form.
 
-In: any module of convolutions, linear layers and our attention, and the size of its images. Out: a `Complexity`, counted as pycls
-counts (see sweep.spaces.cost). The pass runs on torch's meta device: shapes only, no arithmetic, no memory, and
-the module stays as it was.
+In: any module of convolutions, linear layers and our attention, and the size of its images. Out: a `Complexity`,
+counted as pycls counts (see sweep.spaces.cost). The pass runs on torch's meta device: shapes only, no arithmetic, no
+memory, and the module stays as it was.
 """
 
 from itertools import chain

@@ -2,9 +2,9 @@
 
 In: a network whose weights are unset. Out: the same network. Norms come with ones and zeros. The three ways:
 
-* he: convolutions N(0, 2 / fan-out) after He et al. 2015, the classifier N(0, 0.01²), so that training starts from even
-  odds; hidden linear layers N(0, 2 / fan-in), because a perceptron without norm must keep the scale of its signals on the
-  way forward, and a skip's projection, which no activation follows, N(0, 1 / fan-in). Biases are zero.
+* he: convolutions N(0, 2 / fan-out) after He et al. 2015, the classifier N(0, 0.01²), so that training starts from
+  even odds; hidden linear layers N(0, 2 / fan-in), because a perceptron without norm must keep the scale of its signals
+  on the way forward, and a skip's projection, which no activation follows, N(0, 1 / fan-in). Biases are zero.
 * zero_last_norm: as he, then each residual branch begins as zero (Goyal et al. 2017): see `zero_branch`.
 * xavier: as d2l.ai: weights of every convolution and linear layer uniform after Glorot & Bengio 2010, biases as torch
   draws them, uniform within 1 / √fan-in.

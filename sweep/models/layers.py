@@ -4,8 +4,6 @@ In: widths, and the words of sweep.spaces.parts. Out: modules. Convolutions and 
 initialise.py, which sets each once: torch's own first draw would take time, and move the random state.
 """
 
-from functools import partial
-
 import torch
 from torch import nn
 
@@ -41,7 +39,7 @@ class Classifier(Linear):
     """The last layer of a network, from features to logits."""
 
 
-_ACTIVATIONS = {
+_ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
     "gelu": nn.GELU,
     "silu": nn.SiLU,
@@ -59,10 +57,11 @@ def activation(name: str, *, may_overwrite: bool = False) -> nn.Module:
 
 def norm(name: str, channels: int) -> nn.Module:
     """Of (B, C, H, W): over the batch, over each whole image ("layer"), over groups of its channels, or none."""
-    makers = {"batch": nn.BatchNorm2d, "layer": partial(nn.GroupNorm, 1), "none": lambda channels: nn.Identity()}
-    if name == "group":
-        return nn.GroupNorm(num_norm_groups(channels), channels)
-    return makers[name](channels)
+    if name == "none":
+        return nn.Identity()
+    if name == "batch":
+        return nn.BatchNorm2d(channels)
+    return nn.GroupNorm(1 if name == "layer" else num_norm_groups(channels), channels)
 
 
 def num_norm_groups(channels: int) -> int:

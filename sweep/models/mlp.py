@@ -11,11 +11,11 @@ from sweep.models.initialise import initialise
 from sweep.models.layers import Classifier, Linear, activation, dropout
 from sweep.spaces.mlp import Mlp
 
-_NORMS = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm, "none": lambda width: nn.Identity()}
+_NORMS: dict[str, type[nn.Module]] = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm, "none": nn.Identity}
 
 
 class HiddenLayer(nn.Module):
-    """Linear → norm → activation → dropout; with `skips` beside the input, projected without bias where widths differ."""
+    """Linear → norm → activation → dropout; with `skips` added to its input, projected where widths differ."""
 
     def __init__(self, width_in: int, width: int, network: Mlp, *, skips: bool):
         super().__init__()

@@ -1,8 +1,8 @@
 """A small vision transformer in torch (Dosovitskiy et al. 2021, without class token as in Beyer et al. 2022).
 
-In: a `Vit`, the size and channels of the images, the number of classes. Out: an `nn.Module` from images x_BCHW to logits
-of shape (B, classes). Dropout, as there, after the positions and after every linear layer but that of queries, keys and
-values. Weights are those of initialise.py.
+In: a `Vit`, the size and channels of the images, the number of classes. Out: an `nn.Module` from images x_BCHW to
+logits of shape (B, classes). Dropout, as there, after the positions and after every linear layer but that of queries,
+keys and values. Weights are those of initialise.py.
 
 Shapes: B batch, N patches, D width, H heads, W width of a head.
 """

@@ -29,7 +29,8 @@ class Parts:
     (RegNetY: 0.25). `conv_bias` keeps a bias beside the norm, as d2l.ai does. `dropout` is the rate before the
     classifier, `stochastic_depth` the chance that the last block is skipped in training (Huang et al. 2016; it rises
     linearly from zero). Of `initialisation`, "he" is for convolutions over the fan-out, "xavier" uniform (d2l.ai), and
-    "zero_last_norm" is He's with each block's last scale at zero. Raises ValueError naming field, value and remedy.
+    "zero_last_norm" is He's with each block's last scale at zero (with `activation_order` "pre", its last convolution,
+    which no norm follows). Raises ValueError naming field, value and remedy.
     """
 
     stem_width: int = 32
