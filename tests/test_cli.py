@@ -15,7 +15,7 @@ from sweep.studies import load_study
 def test_doctor_tells_what_is_here(sweep_cli):
     done = sweep_cli("doctor", "--json")
     checks = {check["name"]: check for check in json.loads(done.stdout)}
-    assert {"Python", "torch", "GPU", "ray", "mlflow", "Fashion-MNIST"} <= set(checks)
+    assert {"Python", "torch", "GPU", "ray", "mlflow", "Fashion-MNIST", "other data sets"} <= set(checks)
     assert done.returncode == (0 if all(check["ok"] for check in checks.values()) else 1)
     assert checks["torch"]["ok"]
 

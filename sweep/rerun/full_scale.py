@@ -22,8 +22,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sweep.rerun.choose import Candidate
 from sweep.rerun.confirm import Progress
 from sweep.rerun.job import Job, Reports, Row, epoch_result, read_rows, resume, start_trial, train
@@ -31,7 +29,6 @@ from sweep.rerun.result import FOLDER, HISTORY, WEIGHTS, RerunResult, keep, writ
 from sweep.rerun.workplace import Workplace, full_scale, resolution_at_full_scale
 from sweep.studies import derive_seed
 
-NUM_TRAIN = 60_000
 _LOOK_EVERY_S = 0.5
 # Ray Train looks at its workers every two seconds: half of a short training would be waiting.
 _ENVIRONMENT = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
@@ -49,7 +46,7 @@ def check_workers(workers: int, place: Workplace) -> None:
             f"--workers: {workers} is more than recipe.batch_size = {recipe.batch_size}, and a worker without an image "
             "has nothing to do; name fewer"
         )
-    if workers > (smallest := recipe.smallest_batch(NUM_TRAIN)):
+    if workers > (smallest := recipe.smallest_batch(place.num_train_images)):
         raise ValueError(
             f"--workers: {workers} is more than the {smallest} images of an epoch's last batch, which "
             "recipe.drop_last = false keeps, and a worker without an image has nothing to do; name fewer"
@@ -112,7 +109,7 @@ def _job(candidate: Candidate, place: Workplace) -> Job:
         recipe=study.recipe.model_copy(update={"learning_rate": learning_rate}),
         num_epochs=study.rerun.epochs,
         seed=derive_seed(study.seed, "rerun", candidate.architecture_id),
-        num_train=NUM_TRAIN,
+        num_train=place.num_train_images,
         num_validation=0,
         num_classes=study.data.num_classes,
         split_seed=study.seed,
@@ -231,9 +228,9 @@ def _test(trial: Any, job: Job) -> tuple[float, float, int]:
     from sweep.training.data import open_test
     from sweep.training.trial import evaluate
 
-    images, labels = (torch.from_numpy(array).to(trial.device) for array in open_test(job.data.files(job.data_name)))
-    loss, error_pct = evaluate(trial, images, labels, np.arange(len(labels)))
-    return loss, error_pct, len(labels)
+    images, labels, index = open_test(job.data.files(job.data_name))
+    loss, error_pct = evaluate(trial, torch.from_numpy(images), torch.from_numpy(labels), index)
+    return loss, error_pct, len(index)
 
 
 def _save_weights(trial: Any, path: Path) -> str:

@@ -20,8 +20,8 @@ class RerunResult:
 
     `candidates`: all that were in the running, the chosen `candidate` first; they were judged after `sweep_epochs` on
     `num_validation` images, as in the sweep. `confidence` is that of the study's intervals. `batch_size` is that of all
-    workers together. `pixel_mean` and `pixel_std`: what images are normalised by, in units of 0 to 1. `provenance`:
-    commit, versions and machine of the driver that trained it.
+    workers together. `pixel_mean` and `pixel_std`: what images are normalised by, in units of 0 to 1, one
+    for each channel of RGB. `provenance`: commit, versions and machine of the driver that trained it.
     """
 
     candidate: Candidate
@@ -41,8 +41,8 @@ class RerunResult:
     test_loss: float
     train_time_s: float
     seed: int
-    pixel_mean: float
-    pixel_std: float
+    pixel_mean: float | tuple[float, ...]
+    pixel_std: float | tuple[float, ...]
     weights_sha256: str
     directory: str
     provenance: dict[str, Any]
@@ -74,7 +74,13 @@ def read(folder: Path) -> RerunResult | None:
         for row in (saved["candidate"], *saved["candidates"])
     )
     return RerunResult(**saved | {"candidate": candidate, "candidates": tuple(others), "directory": str(folder),
-                                  "history": tuple(saved["history"])})  # fmt: skip
+                                  "history": tuple(saved["history"]),
+                                  **{key: _tuples(saved[key]) for key in ("pixel_mean", "pixel_std")}})  # fmt: skip
+
+
+def _tuples(value: Any) -> Any:
+    """JSON knows lists only."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def read_results(run_dir: Path) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 from sweep.spaces import SPACES, MlpRanges, Ranges, Space, VitRanges, colours_of, get_space
 from sweep.spaces.mlp import MLP_CHECKS
 from sweep.spaces.own import listed_space, own_space
+from sweep.studies.data import Data
 from sweep.studies.recipe import Recipe, preset
 from sweep.studies.settings import Count, Settings, Share
 
@@ -41,32 +42,6 @@ LATER_FIELDS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Fields, by table ("" is the top level), that came after studies had been recorded. At its default such a field does
 not enter the hash, so that a recorded study keeps the one it has."""
-
-
-class Data(Settings):
-    """The images: `num_train` of them train a trial, `num_validation` others judge it; the test set stays shut."""
-
-    name: Literal["fashion_mnist"] = "fashion_mnist"
-    path: str = ""
-    num_train: Count = 50_000
-    num_validation: Count = 10_000
-
-    @model_validator(mode="after")
-    def _fits(self) -> "Data":
-        wanted = self.num_train + self.num_validation
-        if wanted > 60_000:
-            raise ValueError(
-                f"num_train + num_validation = {wanted}, but {self.name} has 60000 training images; lower one of them"
-            )
-        return self
-
-    @property
-    def num_classes(self) -> int:
-        return 10
-
-    @property
-    def num_channels(self) -> int:
-        return 1
 
 
 class Scale(Settings):
@@ -367,7 +342,7 @@ class Study(Settings):
     def hash(self) -> str:
         """Twelve hex digits of what decides the results; where the images lie, or what was found, does not count."""
         told = {"method": True, "expected": True, "finding": True}
-        counted = self.model_dump(mode="json", exclude={"tracking": True, "data": {"path"}, **told})
+        counted = self.model_dump(mode="json", exclude={"tracking": True, "data": self.data.not_counted, **told})
         for table, later in LATER_FIELDS.items():
             _forget_defaults(getattr(self, table) if table else self, counted[table] if table else counted, later)
         return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:12]

@@ -208,6 +208,14 @@ def test_studies_are_frozen():
         ("scale.ranges.group_widths=[300]", "group_widths", "300"),
         ("scale.name=a/b", "scale.0.name", "pattern"),
         ("data.num_train=70000", "num_train", "60000"),
+        ("data.name=cifar", "data.name = 'cifar'", "'cifar10'"),
+        ("data.name=image_folder", "data: num_classes is missing", "add it"),
+        ("data.name=arrays", "data: num_classes is missing", "add it"),
+        ("data.num_classes=11", "num_classes = 11, but fashion_mnist has 10", "leave it out"),
+        ("data.num_channels=3", "num_channels = 3, but fashion_mnist has 1", "leave it out"),
+        ("data.num_channels=2", "data.num_channels = 2", "1 or 3"),
+        ("data.num_classes=1", "data.num_classes = 1", "2"),
+        ("data.max_bad_share=1.5", "data.max_bad_share = 1.5", "less"),
         ("recipe.batch_size=9000", "recipe.batch_size = 9000", "num_train"),
         ("spaces=[]", "spaces", "at least 1"),
         ('spaces=["anynet_f"]', "anynet_f", "anynet_"),
@@ -221,6 +229,38 @@ def test_bad_fields_are_named(override, field, hint):
     message = refusal(override)
     assert field in message
     assert hint in message
+
+
+def test_a_named_data_set_says_what_the_population_depends_on():
+    cifar = load_study("quickstart", ["data.name=cifar100", "data.num_validation=10000", "data.num_train=40000"])
+    assert (cifar.data.num_classes, cifar.data.num_channels) == (100, 3)
+    assert study_from_dict({**GOOD, "data": {"name": "cifar100"}}).data.num_train == 40_000
+    assert study_from_dict(cifar.to_dict()) == cifar
+    with pytest.raises(ValueError, match="num_validation = 50001, but cifar100 has 50000"):
+        study_from_dict({**GOOD, "data": {"name": "cifar100", "num_train": 40_001}})
+
+
+def test_a_folder_states_what_the_population_depends_on():
+    data = study_from_dict({**GOOD, "data": {"name": "image_folder", "num_classes": 7}}).data
+    assert (data.num_classes, data.num_channels, data.max_bad_share) == (7, 3, 0.001)
+    grey = {**GOOD, "data": {"name": "arrays", "num_classes": 300, "num_channels": 1, "max_bad_share": 0}}
+    assert study_from_dict(grey).data.num_channels == 1
+
+
+def test_the_hash_counts_classes_and_channels_where_the_name_does_not_say_them():
+    def hash_of(**data):
+        return study_from_dict({**GOOD, "data": data}).hash
+
+    assert hash_of() == hash_of(num_classes=10, num_channels=1, max_bad_share=0.5, path="/elsewhere")
+    folder = {"name": "image_folder", "num_classes": 10}
+    assert hash_of(**folder) == hash_of(**folder, num_channels=3, max_bad_share=0.5, path="/elsewhere")
+    others = ({"num_channels": 1}, {"num_classes": 11}, {"name": "arrays"}, {"num_train": 999})
+    assert len({hash_of(**folder), *(hash_of(**{**folder, **one}) for one in others)}) == 5
+
+
+@pytest.mark.parametrize(("name", "known"), [("quickstart", "40442e204932"), ("rules_small", "ede0464ebeff")])
+def test_studies_keep_the_hash_under_which_they_were_recorded(name, known):
+    assert load_study(name).hash == known
 
 
 def test_several_mistakes_are_all_named():

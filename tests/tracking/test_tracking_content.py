@@ -77,7 +77,7 @@ def test_params_of_the_sweep_are_an_allow_list():
     assert params["spaces"] == "anynet_c, anynet_d, anynet_e, regnet_x"
     assert params["scale.small.flops_min"] == "400000"
     assert params["stopping.reduction_factor"] == "2"
-    everything = json.dumps([params, content.parent_tags(META), content.note(STUDY), content.dataset(STUDY)])
+    everything = json.dumps([params, content.parent_tags(META), content.note(STUDY), content.dataset(META)])
     assert "canary" not in everything
 
 
