@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sweep.models import build
-from sweep.spaces import Architecture
+from sweep.spaces import Network
 from sweep.studies import Recipe, derive_seed
 from sweep.training.data import Split
 from sweep.training.device import pick_device
@@ -74,7 +74,7 @@ class Trial:
 
     def __init__(
         self,
-        architecture: Architecture,
+        architecture: Network,
         recipe: Recipe,
         split: Split,
         *,
