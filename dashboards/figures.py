@@ -21,10 +21,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
-from dashboards.words import epochs_text, interval_text, pair_label, provenance_text, rule_label, si
+from dashboards.words import epochs_text, interval_text, pair_label, provenance_text, rule_label, si, sizes_text
 from sweep.records import Tables
-from sweep.spaces import SPACES
-from sweep.spaces.colours import SPACE_COLOURS
+from sweep.spaces import space_title
 from sweep.statistics import (
     Verdict,
     chance_error_pct,
@@ -135,15 +134,17 @@ def edf_figure(tables: Tables, *, scale: str, epoch: int) -> go.Figure:
     window = error_window(errors.values())
     figure = go.Figure()
     for space, found in errors.items():
-        figure.add_traces(_edf_traces(space, found, window, confidence))
+        figure.add_traces(_edf_traces(space, study_of(tables).colour_of(space), found, window, confidence))
     _dress(figure, height=420, x_title=f"validation error after {epochs_text(epoch)}, %", y_title="share of networks")
     figure.update_xaxes(range=list(window))
     figure.update_yaxes(range=[-0.02, 1.02], tickformat=".0%")
     return figure
 
 
-def _edf_traces(space: str, errors: Floats, window: tuple[float, float], confidence: float) -> list[go.Scatter]:
-    title, colour = SPACES[space].title, SPACE_COLOURS[space]
+def _edf_traces(
+    space: str, colour: str, errors: Floats, window: tuple[float, float], confidence: float
+) -> list[go.Scatter]:
+    title = space_title(space)
     grid, low, high = _band(errors, window, confidence)
     band = go.Scatter(
         x=np.concatenate([grid, grid[::-1]]),
@@ -216,7 +217,7 @@ def _forest_trace(decision: str, mark: Mark, drawn: list[tuple[int, Verdict]]) -
             "line": {"width": 2, "color": mark.colour},
         },
         error_x={"type": "data", "array": reach, "color": mark.colour, "thickness": 2.5, "width": 6},
-        customdata=[[f"{v.n_without} + {v.n_with}", epochs_text(v.rung_epochs)] for v in verdicts],
+        customdata=[[sizes_text(v), epochs_text(v.rung_epochs)] for v in verdicts],
         hovertemplate=f"{decision}: %{{x:+.2f}} points, n = %{{customdata[0]}}, "
         "after %{customdata[1]}<extra></extra>",
     )
@@ -230,7 +231,7 @@ def curves_figure(tables: Tables, *, scale: str) -> go.Figure:
     study = study_of(tables)
     num_columns = min(4, len(study.spaces))
     num_rows = -(-len(study.spaces) // num_columns)
-    titles = [SPACES[space].title for space in study.spaces]
+    titles = [space_title(space) for space in study.spaces]
     figure = make_subplots(
         num_rows, num_columns, shared_yaxes="all", subplot_titles=titles, horizontal_spacing=0.02, vertical_spacing=0.16
     )
@@ -269,11 +270,12 @@ def _curve_traces(tables: Tables, scale: str, space: str, stride: int, webgl: bo
     points = np.array([point for curve in curves.values() for point in (*curve, gap)], dtype=np.float32).reshape(-1, 2)
     ends = np.array([curves[t][-1] for t in _stopped(tables, scale, space) if curves.get(t)], dtype=np.float32)
     scatter = go.Scattergl if webgl else go.Scatter
-    shared = {"hovertemplate": "epoch %{x}: %{y:.1f} %<extra></extra>", "name": SPACES[space].title}
+    shared = {"hovertemplate": "epoch %{x}: %{y:.1f} %<extra></extra>", "name": space_title(space)}
     width = 1.3 if len(curves) <= 60 else 0.5
-    line = {"color": SPACE_COLOURS[space], "width": width}
-    dot = {"color": SPACE_COLOURS[space], "size": 2 * width}
-    cross = {"symbol": "x-thin", "size": 6, "line": {"color": SPACE_COLOURS[space], "width": 1.5}}
+    colour = study_of(tables).colour_of(space)
+    line = {"color": colour, "width": width}
+    dot = {"color": colour, "size": 2 * width}
+    cross = {"symbol": "x-thin", "size": 6, "line": {"color": colour, "width": 1.5}}
     ends = ends.reshape(-1, 2)
     return [
         scatter(x=points[:, 0], y=points[:, 1], mode="lines+markers", line=line, marker=dot, opacity=0.8, **shared),
@@ -323,7 +325,7 @@ def _flops_trace(tables: Tables, scale: str, space: str, epoch: int, *, complete
         if row["trial_id"] in errors and (row["outcome"] == "completed" or not completed_only)
     ]
     by_lottery = [completed_only and row["audited"] and row["would_stop_at_epoch"] is not None for row in rows]
-    colour = SPACE_COLOURS[space]
+    colour = study_of(tables).colour_of(space)
     scatter = go.Scattergl if tables.trials.num_rows > WEBGL_POINTS else go.Scatter
     return scatter(
         x=[row["flops"] for row in rows],
@@ -337,7 +339,7 @@ def _flops_trace(tables: Tables, scale: str, space: str, epoch: int, *, complete
             "line": {"width": 2, "color": colour} if completed_only else {"width": 0},
         },
         customdata=[html.escape(row["trial_id"]) for row in rows],
-        name=SPACES[space].title,
+        name=space_title(space),
         legendgroup=space,
         hovertemplate="%{customdata}: %{x:.3s}flops, %{y:.1f} %<extra></extra>",
     )
@@ -364,8 +366,8 @@ def cost_figure(tables: Tables) -> go.Figure:
     places = [(scale.name, space) for scale in study.scale for space in study.spaces]
     costs = [cost(tables, scale=scale, space=space) for scale, space in places]
     several = len(study.scale) > 1
-    labels = [f"{SPACES[p].title}<br>{_small(s)}" if several else SPACES[p].title for s, p in places]
-    colours = [SPACE_COLOURS[space] for _, space in places]
+    labels = [f"{space_title(p)}<br>{_small(s)}" if several else space_title(p) for s, p in places]
+    colours = [study.colour_of(space) for _, space in places]
     trained = go.Bar(
         y=labels,
         x=[c.epochs_trained for c in costs],
@@ -442,10 +444,10 @@ def _draw_edfs(axes: Axes, tables: Tables, scale: str, epoch: int, several_scale
     errors = errors_by_space(tables, scale=scale, epoch=epoch)
     window = error_window(errors.values())
     for space, found in errors.items():
-        colour = SPACE_COLOURS[space]
+        colour = study_of(tables).colour_of(space)
         axes.fill_between(*_band(found, window, confidence), color=colour, alpha=0.11, lw=0)
         axes.step(
-            *_steps(found, window), where="post", color=colour, lw=2, label=f"{SPACES[space].title} (n = {len(found)})"
+            *_steps(found, window), where="post", color=colour, lw=2, label=f"{space_title(space)} (n = {len(found)})"
         )
     axes.set(xlim=window, ylim=(-0.02, 1.02), ylabel="share of networks")
     axes.set_xlabel(f"validation error after {epochs_text(epoch)}, %")
@@ -478,6 +480,8 @@ def _draw_forest(axes: Axes, verdicts: Sequence[Verdict], *, several_scales: boo
     axes.set_yticks(range(len(verdicts)), labels, fontsize=9, parse_math=False)
     axes.set_xlabel("points of validation error (with the rule − without)")
     title = f"Rules, {verdicts[0].confidence:.0%} intervals" if verdicts else "No two spaces differ by a rule"
+    if verdicts and verdicts[0].matched_on != "none":
+        title += f", matched on {verdicts[0].matched_on}"
     axes.set_title(title, loc="left", fontsize=10)
     _strip(axes)
 

@@ -27,8 +27,7 @@ from plotly.offline import get_plotlyjs
 from dashboards import figures, words
 from sweep.records import Tables
 from sweep.records.journal import ENDED, UNFINISHED
-from sweep.spaces import SPACES
-from sweep.spaces.colours import SPACE_COLOURS
+from sweep.spaces import space_title
 from sweep.statistics import (
     CohortSummary,
     Verdict,
@@ -96,9 +95,9 @@ def render_report(tables: Tables, verdicts: Sequence[Verdict], *, reruns: Reruns
         chance_error_pct=chance_error_pct(study),
         answers=words.answers(tables, verdicts),
         verdicts=[(verdict, _note(verdict, len(verdicts))) for verdict in verdicts],
+        matched_on=next((v.matched_on for v in verdicts if v.matched_on != "none"), None),
         marks=figures.MARKS,
-        titles={name: space.title for name, space in SPACES.items()},
-        colours=SPACE_COLOURS,
+        colours={space: study.colour_of(space) for space in study.spaces},
         forest=_embed(figures.forest_figure(verdicts), "forest"),
         panels=_panels(tables, verdicts, summaries),
         cost=cost(tables),
@@ -123,6 +122,7 @@ def _template() -> jinja2.Template:
         "epochs": words.epochs_text,
         "duration": words.duration,
         "si": words.si,
+        "title": space_title,
     }
     return environment.from_string(files("dashboards").joinpath("templates", "report.html.j2").read_text("utf-8"))
 
@@ -148,7 +148,8 @@ def _note(verdict: Verdict, num_comparisons: int) -> str:
     if verdict.verdict != "undecided":
         return ""
     if verdict.ci_low_pct is None or verdict.ci_high_pct is None:
-        return "too few networks, or no spread among them, to say anything"
+        matching = "" if verdict.matched_on == "none" else f" of like {verdict.matched_on}"
+        return f"too few networks{matching}, or no spread among them, to say anything"
     notes = []
     if not verdict.ci_low_pct <= 0 <= verdict.ci_high_pct:
         notes.append(f"alone it would be a difference; among {num_comparisons} comparisons it may be chance")
@@ -229,8 +230,10 @@ def _rerun(rerun: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _listed(values: Sequence[float]) -> str:
-    """One value if all stages share it, else all of them."""
+def _listed(values: Sequence[float] | None) -> str:
+    """One value if all stages share it, else all of them; a dash where the network has no such thing."""
+    if values is None:
+        return "–"
     return f"{values[0]:g}" if len(set(values)) == 1 else ", ".join(f"{value:g}" for value in values)
 
 
@@ -279,7 +282,7 @@ def _spaced(key: str) -> str:
 
 def _draws_text(draws: Mapping[str, Any]) -> str:
     rejected = ", ".join(f"{num:,} {_spaced(reason)}" for reason, num in draws["rejected"].items() if num)
-    found = f"{SPACES[draws['space']].title} at {draws['scale']} from {draws['num_draws']:,} draws"
+    found = f"{space_title(draws['space'])} at {draws['scale']} from {draws['num_draws']:,} draws"
     return f"{found} (rejected: {rejected})" if rejected else found
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweep.records import Tables
-from sweep.spaces import SPACES
+from sweep.spaces import space_title
 from sweep.statistics import Estimate, Verdict, flattery_pct, study_of
 
 MINUS = "−"
@@ -19,7 +19,7 @@ def rule_label(rule: str) -> str:
 
 
 def pair_label(verdict: Verdict) -> str:
-    return f"{SPACES[verdict.space_without].title} → {SPACES[verdict.space_with].title}"
+    return f"{space_title(verdict.space_without)} → {space_title(verdict.space_with)}"
 
 
 def interval_text(verdict: Verdict) -> str:
@@ -29,6 +29,15 @@ def interval_text(verdict: Verdict) -> str:
     if verdict.ci_low_pct is None or verdict.ci_high_pct is None:
         return f"{signed(verdict.effect_pct)} [no interval]"
     return f"{signed(verdict.effect_pct)} [{signed(verdict.ci_low_pct)}, {signed(verdict.ci_high_pct)}]"
+
+
+def sizes_text(verdict: Verdict) -> str:
+    """How many networks are compared: "20 + 20", or "17 + 15 of 20 + 20, matched on flops"."""
+    all_of_them = f"{verdict.n_without} + {verdict.n_with}"
+    if verdict.matched_on == "none":
+        return all_of_them
+    compared = f"{verdict.num_matched_without} + {verdict.num_matched_with}"
+    return f"{compared} of {all_of_them}, matched on {verdict.matched_on}"
 
 
 def signed(value: float) -> str:
@@ -140,7 +149,7 @@ def _doubt(verdict: Verdict) -> str:
 
 
 def _numbers(verdict: Verdict) -> str:
-    size = f"n = {verdict.n_without} + {verdict.n_with}"
+    size = f"n = {sizes_text(verdict)}"
     if verdict.effect_pct is None:
         return f"no networks to compare, {size}"
     points = f"{signed(verdict.effect_pct)} points of error"

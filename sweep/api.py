@@ -292,13 +292,18 @@ def _note(folder: Path) -> str:
     lines = [
         f"| {row['rule']} | {row['space_without']} → {row['space_with']} | {row['scale']} | {row['rung_epochs']} |"
         f" {_points(row['effect_pct'])} [{_points(row['ci_low_pct'])}, {_points(row['ci_high_pct'])}] |"
-        f" {row['n_without']} + {row['n_with']} | **{row['verdict']}** |"
+        f" {_sizes(row)} | **{row['verdict']}** |"
         for row in rows
     ]
     head = (
         "| rule | from → to | scale | epochs | effect, points of error | n | verdict |\n|---|---|---|---|---|---|---|\n"
     )
     return head + "\n".join(lines)
+
+
+def _sizes(row: dict[str, Any]) -> str:
+    compared = f"{row['num_matched_without']} + {row['num_matched_with']}"
+    return compared if row["matched_on"] == "none" else f"{compared}, matched on {row['matched_on']}"
 
 
 def _points(value: float | None) -> str:

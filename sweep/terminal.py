@@ -218,7 +218,7 @@ def verdict_table(verdicts: list[Any]) -> RenderableType:
             f"{verdict.space_without} → {verdict.space_with}",
             *([verdict.scale] if len(scales) > 1 else ()),
             *([str(verdict.rung_epochs)] if len(budgets) > 1 else ()),
-            f"{verdict.n_without}+{verdict.n_with}",
+            f"{verdict.num_matched_without}+{verdict.num_matched_with}",
             _effect(verdict),
             Text(verdict.verdict, style=VERDICT_STYLES[verdict.verdict]),
         )
@@ -228,10 +228,17 @@ def verdict_table(verdicts: list[Any]) -> RenderableType:
         budget = f"after {epochs} epoch{'s' if epochs > 1 else ''}"
     explained = Text(
         f"effect: mean validation error {budget} with the rule minus without; below 0 it helps. All trials, "
-        "survivors or not; verdicts are corrected for their number.",
+        f"survivors or not{_matching(verdicts)}; verdicts are corrected for their number.",
         style="dim",
     )
     return Group(table, explained) if verdicts else Text("no two of the study's spaces differ by a rule", style="dim")
+
+
+def _matching(verdicts: list[Any]) -> str:
+    if not verdicts or verdicts[0].matched_on == "none":
+        return ""
+    most = max(verdict.share_outside or 0.0 for verdict in verdicts)
+    return f", matched on {verdicts[0].matched_on} (up to {most:.0%} of a pair have no counterpart and are left out)"
 
 
 def _effect(verdict: Any) -> str:

@@ -20,6 +20,11 @@ MAX_EPOCHS, GRACE_EPOCHS = 4, 2
 # How far a network is from its quality after epochs 1 to 4, as a share of it.
 _EXCESS = (0.45, 0.16, 0.05, 0.0)
 
+# Where a rule comes with larger networks: beta distributions over a band of flops, without it and with it, and the
+# points of error that twice the flops save.
+LARGER_WITH = ((1.0, 2.0), (2.0, 1.0))
+SLOPE_PCT = 3.0
+
 
 def study(
     *,
@@ -115,6 +120,16 @@ def tables(
             "machine": {"host": "example", "cpu": "Example CPU @ 2.00GHz", "num_cpus": 2},
         },
     )
+
+
+def confounded(rng: np.random.Generator, num: int, *, effect_pct: float = 0.0) -> list[np.ndarray]:
+    """Errors of `num` networks without and with a rule, then their flops: larger with the rule, within a band of 2:1.
+
+    The mean error falls with log flops, by `SLOPE_PCT` over the band; around it errors are as in `tables`.
+    """
+    positions = [rng.beta(*shape, size=num) for shape in LARGER_WITH]
+    errors = [22.0 - SLOPE_PCT * position + 2.5 * (rng.gamma(4.0, size=num) - 4.0) / 2.0 for position in positions]
+    return [errors[0], errors[1] + effect_pct, *(4e5 * 2.0**position for position in positions)]
 
 
 def _draw(space: str, scale: str, draw: int, order: int, size: int, rng: np.random.Generator) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from sweep.cli.console import FAILURE, OK, as_json, emit_json, overrides, stderr
 
 if TYPE_CHECKING:
     from sweep.scheduling.forecast import Disk
+    from sweep.spaces import Space
 
 _EXAMPLE_SLOTS = 8
 
@@ -36,64 +37,77 @@ def doctor(as_json: bool) -> None:
 @click.argument("name", required=False)
 @as_json
 def spaces(name: str | None, as_json: bool) -> None:
-    """The design spaces: the rule that each adds, its exact size, its degrees of freedom."""
-    from sweep.spaces import SPACES, Ranges, get_space
+    """The design spaces: the rule that each puts to the test, its exact size, its degrees of freedom."""
+    from sweep.spaces import SPACES, get_space
 
-    chosen = [get_space(name)] if name else list(SPACES.values())
-    ranges = Ranges()
-    rows: list[dict[str, Any]] = [
-        {
-            "name": space.name,
-            "title": space.title,
-            "parent": space.parent,
-            "rule": space.rule.name if space.rule else None,
-            "claim": space.rule.claim if space.rule else None,
-            "citation": space.rule.citation if space.rule else None,
-            "size": space.size(ranges),
-            "degrees_of_freedom": space.degrees_of_freedom(ranges),
-        }
-        for space in chosen
-    ]
-    if as_json:
-        emit_json(rows[0] if name else rows)
-        return
     if name:
+        row = _space_row(get_space(name)) | {"num_networks": get_space(name).num_networks(get_space(name).RANGES())}
+        if as_json:
+            emit_json(row)
+            return
         table = Table(box=None, padding=(0, 2), show_header=False)
-        for key, value in rows[0].items():
-            table.add_row(
-                f"[dim]{key.replace('_', ' ')}[/]", f"{value:,}" if isinstance(value, int) else str(value or "–")
-            )
+        for key, value in row.items():
+            text = f"{value:,}" if isinstance(value, int) else str(value or "–")
+            table.add_row(f"[dim]{key.replace('_', ' ')}[/]", text)
         stdout().print(table)
         return
-    table = Table(box=None, padding=(0, 2))
-    table.add_column("space")
-    table.add_column("adds the rule")
-    table.add_column("networks", justify="right")
-    table.add_column("freedom", justify="right")
+    rows = [_space_row(space) for space in SPACES.values()]
+    if as_json:
+        emit_json(rows)
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("space", no_wrap=True)
+    table.add_column("+ adds, − breaks", no_wrap=True)
+    table.add_column("size", justify="right", no_wrap=True)
+    table.add_column("free", justify="right")
     for row in rows:
-        table.add_row(row["name"], row["rule"] or "–", f"{row['size']:,}", str(row["degrees_of_freedom"]))
+        rule = f"{'+' if row['obeys'] else '−'} {row['rule']}" if row["rule"] else "–"
+        table.add_row(row["name"], rule, f"{row['size']:,}", str(row["degrees_of_freedom"]))
     stdout().print(table)
     stderr().print(
-        "sizes are exact, for the ranges of the paper (224 pixels, 4 stages); `sweep spaces NAME` tells the claim",
+        "sizes are exact, for the ranges of the paper (224 pixels, 4 stages); free: degrees of freedom; "
+        "`sweep spaces NAME` tells the claim and how networks are drawn",
         soft_wrap=True,
     )
 
 
+def _space_row(space: "Space") -> dict[str, Any]:
+    """What `sweep spaces` tells of a space, for its default ranges."""
+    ranges = space.RANGES()
+    rule, other = space.rule or space.breaks, space.parent or space.counterpart
+    return {
+        "name": space.name,
+        "title": space.title,
+        "rule": rule.name if rule else None,
+        "obeys": space.breaks is None,
+        "against": other.name if other else None,
+        "claim": space.claim,
+        "citation": space.citation,
+        "size": space.size(ranges),
+        "degrees_of_freedom": space.degrees_of_freedom(ranges),
+        "distribution": space.distribution,
+    }
+
+
 @click.command()
 @click.argument("arch")
-@click.option("--resolution", default=224, show_default=True, type=click.IntRange(min=1), help="Image size in pixels.")
-@click.option("--channels", default=3, show_default=True, type=click.IntRange(min=1), help="Image channels.")
-@click.option("--classes", default=1000, show_default=True, type=click.IntRange(min=1), help="Number of classes.")
+@click.option("--resolution", type=click.IntRange(min=1), help="Image size in pixels.  [default: 224]")
+@click.option("--channels", type=click.IntRange(min=1), help="Image channels.  [default: 3]")
+@click.option("--classes", type=click.IntRange(min=1), help="Number of classes.  [default: 1000]")
 @as_json
-def show(arch: str, resolution: int, channels: int, classes: int, as_json: bool) -> None:
-    """Layer summary of ARCH: a named network, a YAML file, or a RegNet by its numbers.
+def show(arch: str, resolution: int | None, channels: int | None, classes: int | None, as_json: bool) -> None:
+    """Layer summary of ARCH: a named network, a YAML file, or one by its numbers.
 
-    For example regnetx_400mf, regnetx32, my_network.yaml or regnetx:d=22,w0=24,wa=24.48,wm=2.54,g=16
+    For example regnetx_400mf, torchvision:regnet_y_8gf, my_network.yaml, regnetx:d=22,w0=24,wa=24.48,wm=2.54,g=16,
+    mlp:widths=256-128,norm=batch or vit:patch=4,width=64,num_blocks=6,num_heads=4. The images of regnetx32 are by
+    default those of its book: grey, of 96 pixels, in 10 classes.
     """
     from sweep.spaces import complexity, layer_table, resolve
+    from sweep.spaces.zoo import image_of
 
     architecture = resolve(arch)
-    image = {"resolution": resolution, "channels": channels, "classes": classes}
+    given = {"resolution": resolution, "channels": channels, "classes": classes}
+    image = image_of(arch)._asdict() | {key: value for key, value in given.items() if value is not None}
     total, layers = complexity(architecture, **image), layer_table(architecture, **image)
     if as_json:
         emit_json(
@@ -114,7 +128,10 @@ def show(arch: str, resolution: int, channels: int, classes: int, as_json: bool)
         table.add_row(layer.name, shape, f"{layer.flops:,}", f"{layer.params:,}", f"{layer.activations:,}")
     table.add_section()
     table.add_row("total", "", f"{total.flops:,}", f"{total.params:,}", f"{total.activations:,}", style="bold")
-    stdout().print(f"{arch} ({architecture.id}), {channels} × {resolution} × {resolution} pixels, {classes} classes")
+    stdout().print(
+        f"{arch} ({architecture.id}), {image['channels']} × {image['resolution']} × {image['resolution']} pixels, "
+        f"{image['classes']} classes"
+    )
     stdout().print(table)
 
 

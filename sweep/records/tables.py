@@ -17,17 +17,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sweep.records.journal import PRIVATE_META, Journal, TrialRow
+from sweep.spaces.families import ANYNET
+from sweep.spaces.parts import Parts
 
-TABLES_VERSION = 1
+TABLES_VERSION = 2
 _METADATA_KEY = b"designspace_sweep"
 
 ARCHITECTURES = pa.schema(
     [
         ("trial_id", pa.string()), ("space", pa.string()), ("scale", pa.string()), ("cohort", pa.string()),
         ("draw", pa.int32()), ("launch_order", pa.int32()), ("audited", pa.bool_()), ("seed", pa.int64()),
-        ("architecture_id", pa.string()), ("stem_width", pa.int32()), ("depth", pa.int32()),
+        ("architecture_id", pa.string()), ("family", pa.string()), ("stem_width", pa.int32()), ("depth", pa.int32()),
         ("depths", pa.list_(pa.int32())), ("widths", pa.list_(pa.int32())),
         ("bottleneck_ratios", pa.list_(pa.float64())), ("group_widths", pa.list_(pa.int32())),
+        ("block", pa.string()), ("kernel_size", pa.int32()), ("activation_order", pa.string()),
+        ("downsampling", pa.string()), ("norm", pa.string()), ("activation", pa.string()), ("skip", pa.bool_()),
+        ("se_ratio", pa.float64()), ("dropout", pa.float64()), ("stochastic_depth", pa.float64()),
+        ("initialisation", pa.string()),
         ("flops", pa.int64()), ("params", pa.int64()), ("activations", pa.int64()), ("architecture", pa.string()),
     ]
 )  # fmt: skip
@@ -95,17 +101,20 @@ def read_population(path: Path) -> list[TrialRow]:
 
 
 def _architecture_row(trial: dict[str, Any]) -> dict[str, Any]:
-    architecture = json.loads(trial["architecture"])
-    stages = architecture["stages"]
-    return trial | {
-        "audited": bool(trial["audited"]),
-        "stem_width": architecture["stem_width"],
-        "depth": sum(stage["depth"] for stage in stages),
-        "depths": [stage["depth"] for stage in stages],
-        "widths": [stage["width"] for stage in stages],
-        "bottleneck_ratios": [stage["bottleneck_ratio"] for stage in stages],
-        "group_widths": [stage["group_width"] for stage in stages],
-    }
+    """What a kind of network lacks stays null; a hidden layer is a stage of one block, a transformer is one stage."""
+    network = json.loads(trial["architecture"])
+    family = network.get("family", ANYNET)
+    told = {"audited": bool(trial["audited"]), "family": family}
+    if family != ANYNET:
+        widths = network["widths"] if "widths" in network else [network["width"]]
+        depths = [network.get("num_blocks", 1)] * len(widths)
+        return trial | told | network | {"depth": sum(depths), "depths": depths, "widths": widths}
+    stages = network.pop("stages")
+    columns = {f"{name}s": [stage[name] for stage in stages] for name in stages[0]}
+    return trial | told | _DEFAULT_PARTS | network | columns | {"depth": sum(columns["depths"])}
+
+
+_DEFAULT_PARTS = Parts().parts()
 
 
 def _trial_rows(trials: list[dict], epochs: list[dict], decisions: list[dict]) -> list[dict[str, Any]]:

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from sweep.rerun.result import RerunResult
-from sweep.spaces import SPACES, Architecture, complexity
+from sweep.spaces import Mlp, Network, Vit, complexity, network_from_json, space_title
 from sweep.statistics import Estimate, estimates, flattery_pct
-from sweep.studies import study_from_dict
+from sweep.studies import Recipe, study_from_dict
 
 _DATA = {
     "fashion_mnist": (
@@ -28,18 +28,18 @@ _CLASSES = {
 def model_card(result: RerunResult, metadata: Mapping[str, Any]) -> str:
     study = study_from_dict(metadata["study"])
     candidate, recipe = result.candidate, study.recipe
-    architecture = Architecture.from_json(candidate.architecture)
-    size = complexity(architecture, resolution=result.resolution, channels=1, classes=study.data.num_classes)
+    network = network_from_json(candidate.architecture)
+    size = complexity(network, resolution=result.resolution, channels=1, classes=study.data.num_classes)
     in_sweep, confirmed, full_scale = estimates(result.to_dict())
     flattered = flattery_pct(result.to_dict())
     provenance = result.provenance
     machine, versions = provenance.get("machine") or {}, provenance.get("versions") or {}
     hosts = sorted({row["host"] for row in result.history})
-    return f"""{candidate.architecture_id}: a network of {SPACES[candidate.space].title} for {study.data.name}, the choice of the sweep “{study.name}”.
+    return f"""{candidate.architecture_id}: a network of {space_title(candidate.space)} for {study.data.name}, the choice of the sweep “{study.name}”.
 
 # What it is
 
-A convolutional network of the design space {SPACES[candidate.space].title}: {architecture.depth} blocks in {len(architecture.stages)} stages,
+{_kind(network)} of the design space {space_title(candidate.space)},
 {size.flops / 1e6:.2f} million multiply-adds for one image of {result.resolution} × {result.resolution} pixels, {size.params / 1e3:.0f} thousand parameters.
 `architecture.yaml` holds it whole. It tells {study.data.num_classes} classes apart: {_CLASSES[study.data.name]}.
 
@@ -55,8 +55,8 @@ Chosen by validation error alone; the test images were opened once, after the la
 
 # How it was trained
 
-SGD with momentum {recipe.momentum:g}{" (Nesterov)" if recipe.nesterov else ""}, weight decay {recipe.weight_decay:g}, label smoothing {recipe.label_smoothing:g}; learning rate {result.learning_rate:g}, linear warm-up over
-{recipe.warmup_steps} steps and one cosine to zero over {_epochs(result.epochs)}; {"random flips, " if recipe.flip else ""}shifts by up to {recipe.crop_padding} pixels; {recipe.precision}. Workers: {result.num_workers}.
+{_optimizer(recipe)}; learning rate {result.learning_rate:g}, {_schedule(recipe)},
+{_epochs(result.epochs)}{"" if recipe.drop_last else ", the last short batch of each too"}; {_augmentation(recipe)}; {recipe.precision}. Workers: {result.num_workers}.
 The batch size of {result.batch_size} is that of all workers together, whatever their number. So the learning rate does not depend on
 it either; batch statistics are those of the whole batch, and any number of workers gives the same curve within rounding.
 
@@ -102,6 +102,52 @@ def predict(images):  # uint8, (batch, {result.resolution}, {result.resolution})
 | training time | {result.train_time_s:.0f} s |
 | weights | SHA-256 {result.weights_sha256} |
 """  # noqa: E501
+
+
+def _kind(network: Network) -> str:
+    if isinstance(network, Mlp):
+        return f"A multilayer perceptron of {network.depth} hidden layers"
+    if isinstance(network, Vit):
+        return f"A vision transformer of {network.depth} blocks"
+    return f"A convolutional network of {network.depth} blocks"
+
+
+def _optimizer(recipe: Recipe) -> str:
+    name = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}[recipe.optimizer]
+    nesterov = " (Nesterov)" if recipe.nesterov and recipe.momentum else ""
+    momentum = f"momentum {recipe.momentum:g}{nesterov}" if recipe.momentum else "no momentum"
+    means = momentum if name == "SGD" else f"betas {recipe.momentum:g} and {recipe.beta2:g}"
+    amounts = {
+        "weight decay": recipe.weight_decay,
+        "L1 decay": recipe.l1_decay,
+        "gradients clipped to norm": recipe.gradient_clip,
+        "label smoothing": recipe.label_smoothing,
+    }
+    return ", ".join([f"{name} with {means}", *_named(amounts)])
+
+
+def _schedule(recipe: Recipe) -> str:
+    shares = ", ".join(f"{100 * share:g} %" for share in recipe.step_at)
+    course = {
+        "cosine": "one cosine to zero",
+        "constant": "constant",
+        "step": f"times {recipe.step_factor:g} after {shares} of all steps",
+        "one_cycle": f"one cycle that rises for {100 * recipe.cycle_rise:g} % of all steps",
+    }[recipe.schedule]
+    return f"linear warm-up over {recipe.warmup_steps} steps, {course}" if recipe.warmup_steps else course
+
+
+def _augmentation(recipe: Recipe) -> str:
+    amounts = {
+        "random erasing with probability": recipe.random_erasing,
+        "mixup with alpha": recipe.mixup,
+    }
+    shifts = [f"shifts by up to {recipe.crop_padding} pixels"] if recipe.crop_padding else []
+    return ", ".join([*(["random flips"] if recipe.flip else []), *shifts, *_named(amounts)]) or "no augmentation"
+
+
+def _named(amounts: Mapping[str, float]) -> list[str]:
+    return [f"{name} {amount:g}" for name, amount in amounts.items() if amount]
 
 
 def _interval(estimate: Estimate | None) -> str:

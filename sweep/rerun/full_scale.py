@@ -39,15 +39,20 @@ _ENVIRONMENT = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
 
 def check_workers(workers: int, place: Workplace) -> None:
     """Raises `ValueError` where so many workers find nothing to do, or no room."""
-    batch_size, concurrent = place.study.recipe.batch_size, place.slots.concurrent
+    recipe, concurrent = place.study.recipe, place.slots.concurrent
     if place.slots.gpus_per_trial:
         import ray
 
         concurrent = min(concurrent, int(ray.cluster_resources().get("GPU", 0)))  # nccl wants a card for each
-    if workers > batch_size:
+    if workers > recipe.batch_size:
         raise ValueError(
-            f"--workers: {workers} is more than recipe.batch_size = {batch_size}, and a worker without an image has "
-            "nothing to do; name fewer"
+            f"--workers: {workers} is more than recipe.batch_size = {recipe.batch_size}, and a worker without an image "
+            "has nothing to do; name fewer"
+        )
+    if workers > (smallest := recipe.smallest_batch(NUM_TRAIN)):
+        raise ValueError(
+            f"--workers: {workers} is more than the {smallest} images of an epoch's last batch, which "
+            "recipe.drop_last = false keeps, and a worker without an image has nothing to do; name fewer"
         )
     if workers > concurrent:
         raise ValueError(

@@ -41,7 +41,7 @@ class Job:
 
 def start_trial(job: Job, **options: Any) -> Any:
     """The trial at its beginning; `options` are those of `Trial`: device and share."""
-    from sweep.spaces import Architecture
+    from sweep.spaces import network_from_json
     from sweep.training.data import open_split
     from sweep.training.trial import Trial
 
@@ -52,7 +52,7 @@ def start_trial(job: Job, **options: Any) -> Any:
         seed=job.split_seed,
     )
     return Trial(
-        Architecture.from_json(job.architecture),
+        network_from_json(job.architecture),
         job.recipe,
         split,
         num_epochs=job.num_epochs,

@@ -16,7 +16,7 @@ from typing import Any
 
 from sweep.rerun.card import model_card
 from sweep.rerun.result import RESULT, WEIGHTS, RerunResult
-from sweep.spaces import Architecture
+from sweep.spaces import network_from_json
 from sweep.tracking import TrackingError, record_run, strip_credentials
 from sweep.tracking.content import experiment_name
 from sweep.tracking.delivery import connect, log_artifact
@@ -73,7 +73,7 @@ def _record_run(result: RerunResult, metadata: dict[str, Any]) -> str:
     candidate, folder = result.candidate, Path(result.directory)
     with tempfile.TemporaryDirectory() as scratch:
         architecture, card = Path(scratch, "architecture.yaml"), Path(scratch, "README.md")
-        architecture.write_text(Architecture.from_json(candidate.architecture).to_yaml(), encoding="utf-8")
+        architecture.write_text(network_from_json(candidate.architecture).to_yaml(), encoding="utf-8")
         card.write_text(model_card(result, metadata), encoding="utf-8")
         confirmed = {"confirmed/error_pct": candidate.validation_error_pct} if candidate.confirmed_error_pct else {}
         return record_run(

@@ -20,7 +20,6 @@ from sweep.records import Journal, TrialRow
 from sweep.records.lease import owner_of
 from sweep.scheduling.forecast import forecast
 from sweep.scheduling.population import Draws, Members, draw_members
-from sweep.spaces import get_space
 from sweep.studies import MAX_TRIALS, Study, study_from_dict
 
 _TRIES = 20
@@ -93,7 +92,7 @@ def plan_extension(
     """
     if isinstance(trials, bool) or not isinstance(trials, int) or trials < 1:
         raise ValueError(f"trials = {trials!r} is not a whole number of 1 or more; use for example 10")
-    named = _checked_spaces(spaces) if spaces is not None else _spaces_of(study, existing)
+    named = _checked_spaces(study, spaces) if spaces is not None else _spaces_of(study, existing)
     total = sum(existing.values()) + trials * len(named) * len(study.scale)
     if total > MAX_TRIALS:
         raise ValueError(
@@ -119,12 +118,12 @@ def _spaces_of(study: Study, existing: Mapping[SpaceAtScale, int]) -> tuple[str,
     return tuple(dict.fromkeys([*study.spaces, *(space for space, _ in existing)]))
 
 
-def _checked_spaces(spaces: tuple[str, ...]) -> tuple[str, ...]:
+def _checked_spaces(study: Study, spaces: tuple[str, ...]) -> tuple[str, ...]:
     if not spaces:
         raise ValueError("spaces = () names none; name at least one, or leave it out for all of the sweep")
     for space in spaces:
         try:
-            get_space(space)
+            study.get_space(space)
         except ValueError as error:
             raise ValueError(f"spaces: {error}") from None
         if spaces.count(space) > 1:

@@ -11,7 +11,6 @@ cohort standing for all of it. Then the range is a little too wide, and the mean
 arrivals at a rung go on more easily.
 """
 
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -22,7 +21,8 @@ import numpy as np
 
 from sweep.records import TrialRow
 from sweep.scheduling.asha import Rule, rule_of
-from sweep.studies import Stopping, Study
+from sweep.spaces import network_from_json
+from sweep.studies import Recipe, Stopping, Study
 
 # Multiply-adds per second of one core in training, fp32: from 5e9 for networks of 0.5 MF at 28 pixels to 4e10 for
 # those of 40 MF at 96 (`tests/benchmarks/slot_speed.py`: six networks, medians of five rounds, torch 2.14 on one of
@@ -36,7 +36,8 @@ _TRIALS_AT_ONCE, _LEAST_OF_COHORT = 30_000, 1_000
 
 # A state on disk: weights and momentum in fp32, batch norm's statistics, what torch.save writes around each tensor. A
 # bound that a test holds against real ones: the states of 60 networks of five studies, of 722 to 27 million parameters,
-# took 75 to 98 % of it (torch 2.14).
+# took 75 to 98 % of it (torch 2.14). Adam has two such means for each parameter where SGD has one.
+_STATE_OF_ADAM = 1.5
 _STATE_BYTES, _STATE_BYTES_PER_PARAM, _STATE_BYTES_PER_BLOCK = 12_000, 8.2, 16_000
 _STATES_OF_TRAINING_TRIAL = 4  # after its last two epochs, in the middle of one, and the one that is being written
 # The journal and MLflow's SQLite file, and in each trial's artifacts and log three small files and folders (120 trials
@@ -103,13 +104,13 @@ def forecast(study: Study, trials: Sequence[TrialRow], *, keep_best: int = 3) ->
         device_hours_low=float(np.quantile(work, 0.05) / CPU_FLOPS_PER_S[1] / 3600),
         device_hours_high=float(np.quantile(work, 0.95) / CPU_FLOPS_PER_S[0] / 3600),
         device="one CPU core",
-        disk=_disk(stopping, trials, epochs_high, keep_best),
+        disk=_disk(study, trials, epochs_high, keep_best),
     )
 
 
-def _disk(stopping: Stopping, trials: Sequence[TrialRow], epochs_high: int, keep_best: int) -> Disk:
-    states = [state_bytes(trial.params, trial.architecture) for trial in trials]
-    waits = stopping.rungs and stopping.method in ("asha_promotion", "synchronous")
+def _disk(study: Study, trials: Sequence[TrialRow], epochs_high: int, keep_best: int) -> Disk:
+    states = [state_bytes(trial.params, trial.architecture, study.recipe) for trial in trials]
+    waits = study.stopping.rungs and study.stopping.method in ("asha_promotion", "synchronous")
     return Disk(
         per_training_trial_bytes=_STATES_OF_TRAINING_TRIAL * max(states),
         num_kept=keep_best,
@@ -119,10 +120,11 @@ def _disk(stopping: Stopping, trials: Sequence[TrialRow], epochs_high: int, keep
     )
 
 
-def state_bytes(params: int, architecture: str) -> int:
+def state_bytes(params: int, architecture: str, recipe: Recipe) -> int:
     """What the state of a network (JSON) after an epoch takes on disk, at most."""
-    num_blocks = sum(stage["depth"] for stage in json.loads(architecture)["stages"])
-    return round(_STATE_BYTES + _STATE_BYTES_PER_PARAM * params + _STATE_BYTES_PER_BLOCK * num_blocks)
+    num_blocks = network_from_json(architecture).depth
+    tensors = _STATE_BYTES_PER_PARAM * params + _STATE_BYTES_PER_BLOCK * num_blocks
+    return round(_STATE_BYTES + (1.0 if recipe.optimizer == "sgd" else _STATE_OF_ADAM) * tensors)
 
 
 # -- the simulation ------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sweep.records import TrialRow
-from sweep.spaces import Architecture, Complexity, get_space, sample_population
+from sweep.spaces import Complexity, Network, sample_population
 from sweep.studies import Scale, Study, derive_seed, draw_share
 
 
@@ -72,12 +72,12 @@ def draw_members(
     return sorted(trials, key=lambda trial: trial.launch_order), draws
 
 
-def _draw(study: Study, members: Members) -> tuple[Draws, Iterator[tuple[Architecture, Complexity]]]:
-    scale = members.scale
+def _draw(study: Study, members: Members) -> tuple[Draws, Iterator[tuple[Network, Complexity]]]:
+    scale, space = members.scale, study.get_space(members.space)
     try:
         population = sample_population(
-            get_space(members.space),
-            scale.to_ranges(),
+            space,
+            scale.ranges_of(space),
             num=members.end,
             seed=derive_seed(study.seed, "population", members.space, scale.name),
             flops_min=scale.flops_min,
@@ -96,7 +96,7 @@ def _trial(
     study: Study,
     members: Members,
     draw: int,
-    architecture: Architecture,
+    architecture: Network,
     cost: Complexity,
     cohort: str,
     launch_order: int,

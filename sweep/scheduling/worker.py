@@ -26,7 +26,7 @@ from ray import tune
 from sweep.scheduling.conductor import DATA, MACHINE, MEMORY, USER, Stretch
 from sweep.scheduling.memory import num_oom_kills
 from sweep.scheduling.sharing import Images, Stores
-from sweep.spaces import Architecture
+from sweep.spaces import network_from_json
 from sweep.studies import TRAIN, Recipe
 from sweep.training.results import EpochResult, Tick
 
@@ -128,7 +128,7 @@ def _evaluate(settings: WorkerSettings, stretch: Stretch, report: Callable[..., 
     """A function of the user's own in place of training: it has no state but the epoch, and needs no torch."""
     from sweep.training.objective import ObjectiveTrial, load_objective
 
-    architecture = Architecture.from_json(stretch.architecture)
+    architecture = network_from_json(stretch.architecture)
     objective = load_objective(settings.objective)
     trial = ObjectiveTrial(objective, architecture, num_epochs=settings.num_epochs, seed=stretch.seed)
     trial.epoch = stretch.last_epoch
@@ -152,7 +152,7 @@ def _build(settings: WorkerSettings, stretch: Stretch) -> Any:
     if stretch.batch_size is not None:
         recipe = recipe.model_copy(update={"batch_size": stretch.batch_size})
     return Trial(
-        Architecture.from_json(stretch.architecture),
+        network_from_json(stretch.architecture),
         recipe,
         split,
         num_epochs=settings.num_epochs,

@@ -5,7 +5,7 @@ says what one costs; `rule_pairs` names which spaces put which rule to the test.
 """
 
 from sweep.spaces.architecture import Architecture, Stage
-from sweep.spaces.colours import Look, looks_of
+from sweep.spaces.colours import colours_of
 from sweep.spaces.complexity import complexity, layer_table
 from sweep.spaces.cost import Complexity, LayerRow
 from sweep.spaces.families import columns_of, network_from_dict, network_from_json, network_from_yaml
@@ -16,7 +16,7 @@ from sweep.spaces.ranges import Ranges
 from sweep.spaces.regnet import regnet
 from sweep.spaces.rules import RULES, Rule
 from sweep.spaces.sampling import Population, sample_population
-from sweep.spaces.shipped import SPACES, get_space
+from sweep.spaces.shipped import SPACES, get_space, space_title
 from sweep.spaces.space import RulePair, Space, rule_pairs
 from sweep.spaces.vit import Vit
 from sweep.spaces.vit_space import VitRanges
@@ -29,7 +29,6 @@ __all__ = [
     "Architecture",
     "Complexity",
     "LayerRow",
-    "Look",
     "Mlp",
     "MlpRanges",
     "Network",
@@ -41,11 +40,11 @@ __all__ = [
     "Stage",
     "Vit",
     "VitRanges",
+    "colours_of",
     "columns_of",
     "complexity",
     "get_space",
     "layer_table",
-    "looks_of",
     "network_from_dict",
     "network_from_json",
     "network_from_yaml",
@@ -53,4 +52,5 @@ __all__ = [
     "resolve",
     "rule_pairs",
     "sample_population",
+    "space_title",
 ]

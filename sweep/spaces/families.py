@@ -13,17 +13,18 @@ from sweep.spaces.mlp import Mlp
 from sweep.spaces.network import Network, parse_json, parse_yaml
 from sweep.spaces.vit import Vit
 
-FAMILIES: dict[str, type[Architecture] | type[Mlp] | type[Vit]] = {"anynet": Architecture, "mlp": Mlp, "vit": Vit}
+ANYNET = "anynet"
+FAMILIES: dict[str, type[Architecture] | type[Mlp] | type[Vit]] = {ANYNET: Architecture, "mlp": Mlp, "vit": Vit}
 
 
 def network_from_dict(data: Any) -> Network:
     """Raises ValueError naming the family or the field that is wrong."""
     if not isinstance(data, Mapping):
         return Architecture.from_dict(data)
-    family = data.get("family", "anynet")
+    family = data.get("family", ANYNET)
     if family not in FAMILIES:
         raise refusal("family", family, "is not known", nearest(str(family), FAMILIES))
-    if family == "anynet":
+    if family == ANYNET:
         data = {key: value for key, value in data.items() if key != "family"}
     return FAMILIES[family].from_dict(data)
 

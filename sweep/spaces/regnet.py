@@ -14,6 +14,7 @@ pycls narrows it, since the stages would no longer share it.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -196,7 +197,9 @@ def _width_bounds(architecture: Architecture, grid: LineGrid) -> tuple[np.ndarra
 def _lines_through(low: np.ndarray, high: np.ndarray, grid: LineGrid) -> tuple[np.ndarray, np.ndarray]:
     """All (w_0, w_m) of the grid whose levels differ and lie within the bounds, stage by stage."""
     first_widths = np.arange(low[0], min(high[0], grid.first_width_max) + 1, grid.width_step)
-    w_m_low, w_m_high = (bound[0, 0] * MULTIPLIERS_PER_UNIT for bound in _multiplier_bounds(low[None], high[None], grid))
+    w_m_low, w_m_high = (
+        bound[0, 0] * MULTIPLIERS_PER_UNIT for bound in _multiplier_bounds(low[None], high[None], grid)
+    )
     multipliers = np.arange(np.floor(w_m_low), np.ceil(w_m_high) + 1) / MULTIPLIERS_PER_UNIT
     w_0, w_m = (axis.ravel() for axis in np.meshgrid(first_widths, multipliers))
     levels = level_widths(w_0, w_m, len(low), grid.width_step)
@@ -271,7 +274,20 @@ def num_on_lines(ranges: Ranges, *, depths_up: bool) -> int:
     for each widths and first blocks of all levels but the last, the networks are counted by the longest last level.
     """
     longest = _longest_last_levels(ranges)
-    return sum(_num_of_pair(ranges, ratio, group_width, longest, depths_up) for ratio, group_width in ranges.pairs)
+    levels = np.arange(0, longest[:, : ranges.num_stages].max(initial=0) + 1, ranges.width_step)
+    # Many pairs move no width, or the same ones alike: what a pair does to every level is all that tells them apart.
+    alike = Counter(_widths_of_levels(ranges, levels, *pair).tobytes() for pair in ranges.pairs)
+    return sum(
+        count * _num_of_widths(ranges, longest, np.frombuffer(moved, dtype=np.int64), depths_up)
+        for moved, count in alike.items()
+    )
+
+
+def _widths_of_levels(ranges: Ranges, levels: np.ndarray, ratio: float, group_width: int) -> np.ndarray:
+    """The width that each level becomes; 0 where the groups, or the ranges, do not allow it."""
+    widths, groups = compatible_widths(levels, ratio, group_width or 1)
+    allowed = (groups == (group_width or 1)) & np.isin(widths, np.array(ranges.widths)) & (levels > 0)
+    return np.where(allowed, widths, 0)
 
 
 def _longest_last_levels(ranges: Ranges) -> np.ndarray:
@@ -317,12 +333,11 @@ def _greatest_last(rows: np.ndarray) -> np.ndarray:
     return rows[last_of_its_kind]
 
 
-def _num_of_pair(ranges: Ranges, ratio: float, group_width: int, longest: np.ndarray, depths_up: bool) -> int:
+def _num_of_widths(ranges: Ranges, longest: np.ndarray, width_of_level: np.ndarray, depths_up: bool) -> int:
     stages = ranges.num_stages
-    widths, groups = compatible_widths(longest[:, :stages], ratio, group_width or 1)
+    widths = width_of_level[longest[:, :stages] // ranges.width_step]
     ends = longest[:, stages:]
-    allowed = np.array(ranges.widths)
-    fits = (groups == (group_width or 1)).all(axis=1) & np.isin(widths, allowed).all(axis=1)
+    fits = (widths > 0).all(axis=1)
     before = np.diff(ends[:, :-1], axis=1, prepend=0)  # depths of all stages but the last
     fits &= ((before >= ranges.depth_min) & (before <= ranges.depth_max)).all(axis=1)
     if depths_up:

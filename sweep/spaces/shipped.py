@@ -80,9 +80,7 @@ def _regnet(name: str, title: str, **traits) -> AnyNetSpace:
     )
 
 
-REGNET_X = _regnet(
-    "regnet_x", "RegNet X", parent=ANYNET_E, rule=RULES["quantised_widths"], published_size=3.0e8
-)
+REGNET_X = _regnet("regnet_x", "RegNet X", parent=ANYNET_E, rule=RULES["quantised_widths"], published_size=3.0e8)
 REGNET_Y = _regnet(
     "regnet_y", "RegNet Y", parent=REGNET_X, rule=RULES["squeeze_excitation"], settings={"se_ratio": SE_RATIO}
 )
@@ -181,3 +179,8 @@ def get_space(name: str, own: Iterable[Space] = ()) -> Space:
     if name not in known:
         raise ValueError(f"space = {name!r} is not known; {nearest(str(name), known)}")
     return known[name]
+
+
+def space_title(name: str) -> str:
+    """What people read: the title of one that ships; of a study's own, its name with blanks."""
+    return SPACES[name].title if name in SPACES else name.replace("_", " ")

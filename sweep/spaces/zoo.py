@@ -3,8 +3,8 @@
 In: a name, the path of a YAML file, or parameters as text. Out: a network. The zoo holds the RegNetX and RegNetY models
 published with Radosavovic et al. 2020 (parameters as in pycls' model zoo; `regnetx_4.0gf` is its RegNetX-4.0GF); those
 that torchvision builds, under its own names with `torchvision:` before them, because it rounds the widths of three
-models otherwise; RegNetX32 of d2l.ai, section 8.8, with its Xavier initialisation; and two transformers of Touvron et al.
-2021 (DeiT-Ti and DeiT-S, without their class token).
+models otherwise; RegNetX32 of d2l.ai, section 8.8, with its Xavier initialisation; and two transformers of Touvron et
+al. 2021 (DeiT-Ti and DeiT-S, without their class token).
 """
 
 from collections.abc import Callable, Mapping
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from sweep.spaces.architecture import Architecture, Stage
 from sweep.spaces.checks import nearest, refuse_unknown_keys
+from sweep.spaces.cost import Image
 from sweep.spaces.families import network_from_yaml
 from sweep.spaces.mlp import Mlp
 from sweep.spaces.network import Network
@@ -101,7 +102,13 @@ def _widths(text: str) -> tuple[int, ...]:
 
 _LINE: dict[str, Callable[[str], Any]] = {"d": int, "w0": int, "wa": float, "wm": float, "g": int}
 _REGNET: dict[str, Callable[[str], Any]] = {**_LINE, "b": float, "stem_width": int, "num_stages": int}
-_KIND = {int: "a whole number", float: "a number", _flag: "true or false", _widths: "widths like 256-128", str: "a word"}
+_KIND = {
+    int: "a whole number",
+    float: "a number",
+    _flag: "true or false",
+    _widths: "widths like 256-128",
+    str: "a word",
+}
 
 
 class _Family(NamedTuple):
@@ -129,6 +136,11 @@ _FAMILIES = {
         "patch=4,width=64,num_blocks=6,num_heads=4",
     ),
 }
+
+
+def image_of(text: str) -> Image:
+    """What the network that a text names was made for: ImageNet, but for the network of d2l.ai, section 8.8."""
+    return Image(resolution=96, channels=1, classes=10) if text == "regnetx32" else Image(224, 3, 1000)
 
 
 def resolve(text: str) -> Network:

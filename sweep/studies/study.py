@@ -10,28 +10,40 @@ import json
 import tomllib
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from sweep.spaces import Ranges, get_space
+from sweep.spaces import SPACES, MlpRanges, Ranges, Space, VitRanges, colours_of, get_space
+from sweep.spaces.mlp import MLP_CHECKS
+from sweep.spaces.own import own_space
+from sweep.studies.recipe import Recipe, preset
+from sweep.studies.settings import Count, Settings, Share
 
 MAX_TRIALS = 1_000_000  # of one sweep: drawing them takes some minutes and 1.2 GB
 
 TRAIN = "train"  # the objective of a study that trains its networks
 
-Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
+Match = Literal["none", "flops", "params", "activations"]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
+LATER_FIELDS: dict[str, tuple[str, ...]] = {
+    "recipe": (
+        "drop_last", "optimizer", "beta2", "l1_decay", "gradient_clip", "schedule", "step_at", "step_factor",
+        "cycle_rise", "mixup", "random_erasing",
+    ),
+    "judging": ("match", "match_strata"),
+    "scale": ("mlp", "vit"),
+    "": ("space",),
+}  # fmt: skip
+"""Fields, by table ("" is the top level), that came after studies had been recorded. At its default such a field does
+not enter the hash, so that a recorded study keeps the one it has."""
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-
-class Data(_Settings):
+class Data(Settings):
     """The images: `num_train` of them train a trial, `num_validation` others judge it; the test set stays shut."""
 
     name: Literal["fashion_mnist"] = "fashion_mnist"
@@ -57,14 +69,16 @@ class Data(_Settings):
         return 1
 
 
-class Scale(_Settings):
+class Scale(Settings):
     """One size at which the rules are tried: image resolution in pixels, a flops band, and the spaces' ranges."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,40}$")] = "small"
     resolution: Annotated[int, Field(ge=8, le=1024)] = 28
     flops_min: Annotated[float, Field(gt=0)]
     flops_max: Annotated[float, Field(gt=0)]
-    ranges: dict[str, Any] = {}
+    ranges: dict[str, Any] = Field(default_factory=dict)
+    mlp: dict[str, Any] = Field(default_factory=dict)
+    vit: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _band(self) -> "Scale":
@@ -74,41 +88,63 @@ class Scale(_Settings):
             )
         return self
 
-    @field_validator("ranges")
+    @field_validator("ranges", "mlp", "vit")
     @classmethod
-    def _known(cls, ranges: dict[str, Any]) -> dict[str, Any]:
-        known = list(Ranges.__dataclass_fields__)
-        for key in ranges:
-            if key not in known:
-                raise ValueError(f"unknown key {key!r}{_nearest(key, known)}")
-        to_ranges(ranges)
+    def _known(cls, ranges: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        kind = {"ranges": Ranges, "mlp": MlpRanges, "vit": VitRanges}[str(info.field_name)]
+        _refuse_unknown(ranges, kind)
+        kind(**_with_tuples(ranges))
         return ranges
 
-    def to_ranges(self) -> Ranges:
-        return to_ranges(self.ranges)
+    def ranges_of(self, space: Space) -> Any:
+        """How far that space reaches at this scale: its `Ranges`, `MlpRanges` or `VitRanges`."""
+        return space.RANGES(**_with_tuples(getattr(self, space.TABLE)))
 
 
-def to_ranges(table: dict[str, Any]) -> Ranges:
-    settings: Any = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
-    return Ranges(**settings)
+class Own(Settings):
+    """A space of the study's own: `base` narrowed by a condition (`where`), by a rule in Python (`rule`, as
+    `module:name`), or with other `ranges`.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+    base: str
+    where: str = ""
+    rule: str = ""
+    ranges: dict[str, Any] = Field(default_factory=dict)
+    claim: str = ""
+    citation: str = ""
+
+    @model_validator(mode="after")
+    def _sound(self) -> "Own":
+        self.to_space()
+        return self
+
+    def to_space(self) -> Space:
+        base = get_space(self.base)
+        _refuse_unknown(self.ranges, base.RANGES)
+        return own_space(
+            self.name,
+            base,
+            where=self.where,
+            rule=self.rule,
+            ranges=_with_tuples(self.ranges),
+            claim=self.claim,
+            citation=self.citation,
+        )
 
 
-class Recipe(_Settings):
-    """How a network trains: SGD with momentum, linear warm-up, one cosine over all its epochs to zero."""
-
-    batch_size: Count = 128
-    learning_rate: Annotated[float, Field(gt=0)] = 0.1
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    nesterov: bool = True
-    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-    warmup_steps: Annotated[int, Field(ge=0)] = 20
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    flip: bool = True
-    crop_padding: Annotated[int, Field(ge=0)] = 2
-    precision: Literal["fp32", "bf16"] = "fp32"
+def _refuse_unknown(table: dict[str, Any], kind: type) -> None:
+    known = list(kind.__dataclass_fields__)  # type: ignore[attr-defined]
+    for key in table:
+        if key not in known:
+            raise ValueError(f"unknown key {key!r}{_nearest(key, known)}")
 
 
-class Stopping(_Settings):
+def _with_tuples(table: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+
+
+class Stopping(Settings):
     """When a trial ends: at its cohort's rungs (grace, grace·eta, …) or after `max_epochs`.
 
     `method`: "asha" stops a trial as it arrives at a rung; "asha_promotion" lets it wait there until its place is
@@ -145,15 +181,21 @@ class Stopping(_Settings):
         return tuple(found)
 
 
-class Judging(_Settings):
-    """How a rule is judged: harm or benefit within `margin_pct` points of error counts as none."""
+class Judging(Settings):
+    """How a rule is judged: harm or benefit within `margin_pct` points of error counts as none.
+
+    `match` compares only networks of like flops, params or activations, so that the effect of a rule and that of being
+    larger do not mix: in `match_strata` bands of equal ratio, 0 for as many as there are networks for.
+    """
 
     margin_pct: Annotated[float, Field(gt=0)] = 0.5
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     num_bootstrap: Annotated[int, Field(ge=100)] = 10_000
+    match: Match = "none"
+    match_strata: Annotated[int, Field(ge=0, le=1000)] = 0
 
 
-class Rerun(_Settings):
+class Rerun(Settings):
     """The best network at full scale: all training images; `resolution` 0 keeps that of its scale."""
 
     epochs: Count = 30
@@ -168,23 +210,26 @@ class Rerun(_Settings):
         return resolution
 
 
-class Tracking(_Settings):
+class Tracking(Settings):
     """Where MLflow records: an URI, or nothing for a SQLite file in the run directory."""
 
     uri: str = ""
 
 
-class Study(_Settings):
-    """A whole study. `spaces` are compared at each scale with `trials_per_space` networks each.
+class Study(Settings):
+    """A whole study. `spaces`, those that ship or of its own (`[[space]]`), are compared at each scale with
+    `trials_per_space` networks each.
 
     A trial whose own code fails is tried again `max_failures` times, one whose machine fails `max_machine_failures`
     times; one that runs out of memory counts as failed, or is tried once with half the batch ("smaller_batch").
-    `objective`: "train", or `module:function` of the user's own (sweep/training/objective.py).
+    `objective`: "train", or `module:function` of the user's own (sweep/training/objective.py). `recipe`: a table, or
+    the name of a preset in its place (sweep/studies/recipe.py).
     """
 
     name: Name
     question: str = ""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    space: Annotated[tuple[Own, ...], Field(strict=False)] = ()
     spaces: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
     trials_per_space: Count = 48
     max_failures: Annotated[int, Field(ge=0)] = 2
@@ -207,13 +252,25 @@ class Study(_Settings):
             raise ValueError("must be printable, hold no slash, %, ? or #, and not begin with a dot")
         return name
 
+    @field_validator("space")
+    @classmethod
+    def _own(cls, own: tuple[Own, ...]) -> tuple[Own, ...]:
+        _refuse_doubles("space names", [*SPACES, *(table.name for table in own)])
+        return own
+
     @field_validator("spaces")
     @classmethod
-    def _spaces(cls, spaces: tuple[str, ...]) -> tuple[str, ...]:
+    def _spaces(cls, spaces: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        own = [table.to_space() for table in info.data.get("space", ())]
         for space in spaces:
-            get_space(space)
+            get_space(space, own)
         _refuse_doubles("spaces", spaces)
         return spaces
+
+    @field_validator("recipe", mode="before")
+    @classmethod
+    def _recipe(cls, recipe: Any) -> Any:
+        return preset(recipe) if isinstance(recipe, str) else recipe
 
     @field_validator("scale")
     @classmethod
@@ -223,11 +280,21 @@ class Study(_Settings):
 
     @model_validator(mode="after")
     def _batch(self) -> "Study":
-        if self.recipe.batch_size > self.data.num_train:
+        if self.recipe.num_steps(self.data.num_train) == 0:
             raise ValueError(
                 f"recipe.batch_size = {self.recipe.batch_size} is more than data.num_train = {self.data.num_train}; "
                 "an epoch would hold no batch: lower one or raise the other"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _ranges(self) -> "Study":
+        for scale in self.scale:
+            for space in self.design_spaces:
+                try:
+                    space.within(scale.ranges_of(space))
+                except ValueError as error:
+                    raise ValueError(f"{space.name} at scale {scale.name!r}: {error}") from error
         return self
 
     @model_validator(mode="after")
@@ -239,6 +306,31 @@ class Study(_Settings):
             )
         return self
 
+    @cached_property
+    def design_spaces(self) -> tuple[Space, ...]:
+        """Those of `spaces`, in that order."""
+        own = [table.to_space() for table in self.space]
+        return tuple(get_space(name, own) for name in self.spaces)
+
+    def get_space(self, name: str) -> Space:
+        """One that ships, or of the study's own, whether `spaces` names it or not. Raises ValueError."""
+        return get_space(name, [table.to_space() for table in self.space])
+
+    @cached_property
+    def varied_parts(self) -> frozenset[str]:
+        """The parts in which networks of this study may differ: several values at a scale, or a space's own."""
+        found = {key for space in self.design_spaces for key in space.settings}
+        for scale in self.scale:
+            for table in (scale.ranges, scale.mlp):
+                found |= {key for key, value in table.items() if isinstance(value, list | tuple)}
+        if any(space.TABLE == "mlp" for space in self.design_spaces):
+            found |= MLP_CHECKS.keys()
+        return frozenset(found)
+
+    def colour_of(self, space: str) -> str:
+        """The space's colour wherever this study is shown, also one that joined the sweep later."""
+        return colours_of(list(dict.fromkeys([*self.spaces, space])))[space]
+
     @property
     def num_trials(self) -> int:
         return self.trials_per_space * len(self.spaces) * len(self.scale)
@@ -247,11 +339,24 @@ class Study(_Settings):
     def hash(self) -> str:
         """Twelve hex digits of what decides the results; where the images lie does not count."""
         counted = self.model_dump(mode="json", exclude={"tracking": True, "data": {"path"}})
+        for table, later in LATER_FIELDS.items():
+            _forget_defaults(getattr(self, table) if table else self, counted[table] if table else counted, later)
         return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:12]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, without `tracking`: its URI may hold a password, and this is written everywhere."""
         return self.model_dump(mode="json", exclude={"tracking"})
+
+
+def _forget_defaults(settings: Settings | tuple[Settings, ...], counted: Any, names: Iterable[str]) -> None:
+    """Take out of a dumped table, or of each of several, what stands at its default."""
+    if isinstance(settings, tuple):
+        for one, its in zip(settings, counted):
+            _forget_defaults(one, its, names)
+        return
+    for name in names:
+        if getattr(settings, name) == type(settings).model_fields[name].get_default(call_default_factory=True):
+            del counted[name]
 
 
 def _refuse_doubles(field: str, values: Iterable[str]) -> None:
@@ -302,6 +407,11 @@ def _apply(table: dict[str, Any], override: str) -> None:
     except tomllib.TOMLDecodeError:
         value = text  # a bare word is a string: quotes rarely survive a shell
     *parents, last = key.strip().split(".")
+    if parents[:1] == ["recipe"] and isinstance(name := table.get("recipe"), str):
+        try:
+            table["recipe"] = preset(name)  # a table, in which single settings can be changed
+        except ValueError as error:
+            raise ValueError(f"recipe = {name!r}: {error}") from None
     target: Any = table
     for parent in parents:
         target = target[0] if isinstance(target, list) and len(target) == 1 else target

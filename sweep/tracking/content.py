@@ -10,7 +10,7 @@ import base64
 import json
 import math
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from sweep.records.journal import (
     RUNNING,
     STOPPED,
 )
-from sweep.spaces import SPACE_COLOURS, SPACES, Architecture
+from sweep.spaces import Network, columns_of, space_title
 from sweep.studies import TRAIN
 from sweep.tracking.preflight import strip_credentials
 
@@ -63,6 +63,8 @@ LEFT = {FAILED: "arrivals/failed", CANCELLED: "arrivals/cancelled"}
 # Artifacts of a trial's run.
 ARCHITECTURE_FILE, FAILURE_FILE, LOG_FILE = "architecture.yaml", "failure.txt", "log.txt"
 FAILURE_TAG_LENGTH = 5000
+_TITLE_LENGTH = 15
+_TOLD_COLUMNS = ("stem_width", "depth", "width", "num_heads", "patch")
 _LOG_MAX_BYTES = 256_000
 _NOTE_MAX_CHARACTERS = 8000
 
@@ -79,8 +81,9 @@ _STUDY_PARAMS = {
     "": ("seed", "spaces", "trials_per_space", "max_failures", "objective"),
     "data": ("name", "num_train", "num_validation"),
     "recipe": (
-        "batch_size", "learning_rate", "momentum", "nesterov", "weight_decay", "warmup_steps", "label_smoothing",
-        "flip", "crop_padding", "precision",
+        "batch_size", "drop_last", "optimizer", "learning_rate", "momentum", "beta2", "nesterov", "weight_decay",
+        "l1_decay", "gradient_clip", "schedule", "step_at", "step_factor", "cycle_rise", "warmup_steps",
+        "label_smoothing", "mixup", "random_erasing", "flip", "crop_padding", "precision",
     ),
     "stopping": ("method", "max_epochs", "grace_epochs", "reduction_factor", "audit_fraction", "flops_strata"),
     "judging": ("margin_pct", "confidence", "num_bootstrap"),
@@ -225,14 +228,15 @@ def dataset(study: Mapping[str, Any]) -> dict[str, str]:
 
 def trial_name(trial: Mapping[str, Any], *, several_scales: bool) -> str:
     """`RegNetX-0012`: the viewer cuts names at about 20 characters, so what is least telling stands last."""
-    name = f"{SPACES[trial['space']].title.replace(' ', '')}-{trial['draw']:04d}"
+    title = "".join(filter(str.isalnum, space_title(trial["space"])))
+    name = f"{title[:_TITLE_LENGTH]}-{trial['draw']:04d}"
     return f"{name}-{trial['scale']}" if several_scales else name
 
 
-def trial_tags(trial: Mapping[str, Any], parent_run_id: str) -> dict[str, str]:
+def trial_tags(trial: Mapping[str, Any], parent_run_id: str, colour: str) -> dict[str, str]:
     return {
         "mlflow.parentRunId": parent_run_id,
-        "mlflow.runColor": SPACE_COLOURS[trial["space"]],
+        "mlflow.runColor": colour,
         "kind": "trial",
         "space": trial["space"],
         "scale": trial["scale"],
@@ -245,19 +249,18 @@ def trial_tags(trial: Mapping[str, Any], parent_run_id: str) -> dict[str, str]:
     }
 
 
-def trial_params(trial: Mapping[str, Any], architecture: Architecture) -> dict[str, str]:
-    """Few, and in the order of the alphabet in which the viewer compares them; the whole network is an artifact."""
-    return {
-        "audited": _yes(trial["audited"]),
-        "bottleneck_ratios": shown(architecture.bottleneck_ratios),
-        "depths": shown(architecture.depths),
-        "group_widths": shown(architecture.group_widths),
-        "scale": trial["scale"],
-        "seed": str(trial["seed"]),
-        "space": trial["space"],
-        "stem_width": str(architecture.stem_width),
-        "widths": shown(architecture.widths),
+def trial_params(trial: Mapping[str, Any], network: Network, varied: Container[str]) -> dict[str, str]:
+    """Few, and in the order of the alphabet in which the viewer compares them; the whole network is an artifact.
+
+    Of the parts that all stages share, those in `varied`: what the networks of the study have in common says nothing.
+    """
+    columns = {
+        name: shown(value)
+        for name, value in columns_of(network).items()
+        if isinstance(value, tuple) or name in _TOLD_COLUMNS or name in varied
     }
+    known = {"audited": _yes(trial["audited"]), "scale": trial["scale"], "seed": str(trial["seed"])}
+    return dict(sorted({**known, "space": trial["space"], **columns}.items()))
 
 
 def _yes(flag: Any) -> str:
@@ -295,13 +298,13 @@ def begun_at_ms(trial: Mapping[str, Any]) -> int:
     return trial["started_at_ms"] or trial["ended_at_ms"]
 
 
-def static_points(trial: Mapping[str, Any], architecture: Architecture) -> list[Point]:
+def static_points(trial: Mapping[str, Any], network: Network) -> list[Point]:
     """The network's numbers, in millions, stamped with its first start: sent again, they are the same points."""
     values = {
         "flops_m": trial["flops"] / 1e6,
         "params_m": trial["params"] / 1e6,
         "activations_m": trial["activations"] / 1e6,
-        "depth": float(architecture.depth),
+        "depth": float(network.depth),
     }
     return [(key, value, begun_at_ms(trial), 0) for key, value in values.items()]
 

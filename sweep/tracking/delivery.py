@@ -16,12 +16,14 @@ then the epochs.
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from sweep.records.journal import ENDED, FAILED, PAUSED, RUNNING, Journal, LeaseLostError
-from sweep.spaces import Architecture
+from sweep.spaces import network_from_json
+from sweep.studies import Study, study_from_dict
 from sweep.tracking import content
 from sweep.tracking.artifacts import Target, log_artifact, publish, target_of, upload
 from sweep.tracking.client import TrackingError, connect, log_batch, runs_below
@@ -73,7 +75,10 @@ class Delivery:
         # Of the end of a sweep: what kept artifacts from being sent. The runs are told their end all the same.
         self._store_error: Exception | None = None
         self._is_new = False
-        self._several_scales = len(self.journal.get("study", {}).get("scale", [])) > 1
+
+    @cached_property
+    def _study(self) -> Study:
+        return study_from_dict(self.journal.get("study"))
 
     def close(self) -> None:
         self.journal.close()
@@ -258,9 +263,9 @@ class Delivery:
         params: dict[str, str] = {}
         points = list(content.epoch_points(trial["epochs"]))
         if trial["delivered_outcome"] is None:
-            architecture = Architecture.from_json(trial["architecture"])
-            params = content.trial_params(trial, architecture)
-            points += content.static_points(trial, architecture)
+            network = network_from_json(trial["architecture"])
+            params = content.trial_params(trial, network, self._study.varied_parts)
+            points += content.static_points(trial, network)
         if outcome in ENDED:
             points.append((content.EPOCHS_TRAINED, float(trial["last_epoch"]), trial["ended_at_ms"], 0))
         log_batch(self._client, run.run_id, params, points, content.state_tags(trial, outcome) | claims)
@@ -274,7 +279,7 @@ class Delivery:
     def _files(self, trial: Mapping[str, Any], outcome: str) -> dict[str, Path | bytes]:
         files: dict[str, Path | bytes] = {}
         if trial["delivered_outcome"] is None:
-            files[content.ARCHITECTURE_FILE] = Architecture.from_json(trial["architecture"]).to_yaml().encode()
+            files[content.ARCHITECTURE_FILE] = network_from_json(trial["architecture"]).to_yaml().encode()
         if outcome == FAILED:
             files |= content.failure_files(trial, self._run_dir / _LOGS / f"{trial['trial_id']}.log")
         return files
@@ -315,8 +320,8 @@ class Delivery:
         return self._client.create_run(
             self._experiment_id,
             start_time=content.begun_at_ms(trial),
-            tags=content.trial_tags(trial, self._parent_id),
-            run_name=content.trial_name(trial, several_scales=self._several_scales),
+            tags=content.trial_tags(trial, self._parent_id, self._study.colour_of(trial["space"])),
+            run_name=content.trial_name(trial, several_scales=len(self._study.scale) > 1),
         )
 
     def _runs_below(self, sought: str) -> Iterator[Any]:

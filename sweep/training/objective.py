@@ -2,7 +2,7 @@
 
 In: the function's name; Ray's workers must be able to import it. Out: a trial that calls it once an epoch,
 
-    function(architecture, seed=…, epoch=…)        Architecture, seed of the trial, epoch counted from 1
+    function(architecture, seed=…, epoch=…)        the network, seed of the trial, epoch counted from 1
 
 and takes from its answer the validation error in percent:
 
@@ -19,14 +19,14 @@ It serves for rehearsing a sweep (stopping, faults, the way to MLflow) and for o
 table of recorded curves, a simulator, a training of another kind.
 """
 
-import importlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from numbers import Real
 from typing import Any
 
-from sweep.spaces import Architecture
+from sweep.spaces import Network
+from sweep.spaces.loading import load_named
 from sweep.training.results import EpochResult, Tick
 
 Objective = Callable[..., Any]
@@ -35,26 +35,7 @@ _LOSSES = ("train_loss", "val_loss")
 
 def load_objective(name: str) -> Objective:
     """The function called `module:function`. Raises `ValueError` with the field, the value and the remedy."""
-    module_name, _, function_name = name.partition(":")
-    if not module_name or not function_name:
-        raise ValueError(f"objective = {name!r}: is not module:function; write for example my_package.curves:error_pct")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # what a module of the user's own raises while it is imported
-        if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
-            raise ValueError(
-                f"objective = {name!r}: there is no module {error.name!r}; install it on all hosts, or name its folder "
-                "in PYTHONPATH"
-            ) from error
-        raise ValueError(
-            f"objective = {name!r}: importing {module_name} raised {type(error).__name__}: {error}; mend the module"
-        ) from error
-    if not hasattr(module, function_name):
-        raise ValueError(f"objective = {name!r}: {module_name} has no {function_name!r}; name a function of it")
-    function = getattr(module, function_name)
-    if not callable(function):
-        raise ValueError(f"objective = {name!r}: is a {type(function).__name__} and cannot be called; name a function")
-    return function
+    return load_named("objective", name, "my_package.curves:error_pct")
 
 
 class ObjectiveTrial:
@@ -62,7 +43,7 @@ class ObjectiveTrial:
 
     step = 0  # an epoch is one call: there is nothing between two of its steps
 
-    def __init__(self, function: Objective, architecture: Architecture, *, num_epochs: int, seed: int):
+    def __init__(self, function: Objective, architecture: Network, *, num_epochs: int, seed: int):
         self._function, self._architecture = function, architecture
         self.num_epochs, self.seed, self.epoch = num_epochs, seed, 0
 

@@ -6,7 +6,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class EpochResult:
-    """One epoch. Losses in nats (training: with label smoothing), times in seconds.
+    """One epoch. Losses in nats (training: with label smoothing and mixup), times in seconds.
 
     `diverged`: a loss was not finite, training ended at that step and the figures are NaN.
     """

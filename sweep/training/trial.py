@@ -1,11 +1,11 @@
 """One trial: a network, a recipe and a split go in, a result for each epoch comes out. No Ray, no MLflow.
 
-The loop is plain: a batch is indexed from the mapped images, augmented on the tensor, and one SGD step is taken
-under a linear warm-up and a cosine over all epochs. Every epoch draws its order and its augmentation from
-`(seed, epoch)`, so after an epoch nothing random needs to be saved: weights and momentum are the whole state. Between
-two steps of an epoch the state of its generator, its losses and its seconds so far belong to it. A trial that resumes
-from either continues bit for bit on a CPU. With a `Share`, the trial is one of several workers that train the network
-together (sweep/training/distributed.py).
+The loop is plain: a batch is indexed from the mapped images, augmented on the tensor, and one step of the recipe's
+optimiser is taken at its schedule's rate. Every epoch draws its order and its augmentation from `(seed, epoch)`, and
+every step what its network draws from `(seed, epoch, step)`, so after an epoch nothing random needs to be saved:
+weights and the optimiser's state are the whole state. Between two steps of an epoch the state of its generator, its
+losses and its seconds so far belong to it. A trial that resumes from either continues bit for bit on a CPU. With a
+`Share`, the trial is one of several workers that train the network together (sweep/training/distributed.py).
 
 Whoever runs a trial can have the word between two steps (`pause_s`), to say that it is alive, to save its state, or
 to end it: each `Tick` is a place to stop at. What the caller does meanwhile counts to no epoch's time.
@@ -16,6 +16,7 @@ Shapes: B batch, C channels, H height, W width.
 import math
 import time
 from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,11 +28,14 @@ from torch.nn import functional
 from sweep.models import build
 from sweep.spaces import Network
 from sweep.studies import Recipe, derive_seed
+from sweep.training.augment import augment, draw_mixing, mixup
 from sweep.training.data import Split
 from sweep.training.device import pick_device
 from sweep.training.distributed import ALONE, Share
+from sweep.training.optimizers import optimizer_of
 from sweep.training.results import EpochResult, Tick
-from sweep.training.sgd import SGD
+from sweep.training.schedule import learning_rate
+from sweep.training.stochastic import is_stochastic, seeded
 
 _EVAL_BATCH = 500
 
@@ -70,7 +74,10 @@ class _Pace:
 
 
 class Trial:
-    """Trains one architecture. `seed` sets the initial weights and, with the epoch, order and augmentation."""
+    """Trains one architecture. `seed` sets the initial weights and, with the epoch, order and augmentation.
+
+    Every batch of an epoch, the last one too, must hold an image for each worker.
+    """
 
     def __init__(
         self,
@@ -85,6 +92,7 @@ class Trial:
         share: Share = ALONE,
     ):
         self.recipe, self.split, self.num_epochs, self.seed, self.share = recipe, split, num_epochs, seed, share
+        assert share.num_workers <= recipe.smallest_batch(len(split.train))
         self.device = device or pick_device()
         if self.device.type == "cpu":
             # More threads than a trial's one core make a step up to thirty times slower beside a busy neighbour.
@@ -95,12 +103,8 @@ class Trial:
         network = network.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = share.synchronised(network, self.device)
         self._replica = share.replica(self.network, self.device)
-        self.optimizer = SGD(
-            self.network.parameters(),
-            momentum=recipe.momentum,
-            nesterov=recipe.nesterov and recipe.momentum > 0,
-            weight_decay=recipe.weight_decay,
-        )
+        self.optimizer = optimizer_of(recipe, self.network.parameters())
+        self._num_classes, self._is_stochastic = num_classes, is_stochastic(self.network)
         self.epoch = 0
         self._so_far: _EpochSoFar | None = None
         self._images = torch.from_numpy(split.images)
@@ -110,7 +114,7 @@ class Trial:
 
     @property
     def steps_per_epoch(self) -> int:
-        return len(self.split.train) // self.recipe.batch_size
+        return self.recipe.num_steps(len(self.split.train))
 
     @property
     def step(self) -> int:
@@ -186,10 +190,8 @@ class Trial:
         return generator, train.split(self.recipe.batch_size)[: self.steps_per_epoch]
 
     def learning_rate(self, step: int) -> float:
-        """At a step counted from 0 over all epochs: linear warm-up, times a cosine that ends at zero."""
-        total = self.num_epochs * self.steps_per_epoch
-        warmup = min(1.0, (step + 1) / self.recipe.warmup_steps) if self.recipe.warmup_steps else 1.0
-        return self.recipe.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * step / total))
+        """At a step counted from 0 over all epochs."""
+        return learning_rate(self.recipe, step, self.num_epochs * self.steps_per_epoch)
 
     def _train_epoch(
         self, batches: tuple[Tensor, ...], so_far: _EpochSoFar, pace: _Pace
@@ -199,12 +201,11 @@ class Trial:
         first_step = self.epoch * self.steps_per_epoch
         for step in range(so_far.step, self.steps_per_epoch):
             index = batches[step]
-            part = self.share.part(len(index))
-            x_BCHW = augment(self.normalised(self._images[index]), self.recipe, so_far.generator, part)
-            with self.autocast():
+            x_BCHW, target = self._batch(index, so_far.generator, step)
+            with self._drawing(step), self.autocast():
                 logits = self._replica(x_BCHW)
             loss = self.share.weight(len(index)) * functional.cross_entropy(
-                logits.float(), self._labels[index[part]].long(), label_smoothing=self.recipe.label_smoothing
+                logits.float(), target, label_smoothing=self.recipe.label_smoothing
             )
             # On a GPU the check waits for the device: every 20 steps is soon enough there.
             if (self.device.type == "cpu" or step % 20 == 19) and not math.isfinite(self.share.mean(loss).item()):
@@ -212,12 +213,29 @@ class Trial:
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step(self.learning_rate(first_step + step))
-            so_far.loss_sum += loss.detach()
+            so_far.loss_sum.add_(loss.detach(), alpha=len(index) / self.recipe.batch_size)
             so_far.step = step + 1
             so_far.train_time_s += pace.lap_s()
             yield from self._tick(pace)
-        mean = self.share.mean(so_far.loss_sum).item() / self.steps_per_epoch
+        num_batches = sum(map(len, batches)) / self.recipe.batch_size  # a short one counts less
+        mean = self.share.mean(so_far.loss_sum).item() / num_batches
         return mean if math.isfinite(mean) else math.nan
+
+    def _batch(self, index: Tensor, generator: torch.Generator, step: int) -> tuple[Tensor, Tensor]:
+        """This worker's images of a batch, augmented, and their targets: labels, or probabilities after mixup."""
+        recipe, part = self.recipe, self.share.part(len(index))
+        images_BCHW, labels_B = self.normalised(self._images[index]), self._labels[index].long()
+        if not recipe.mixup:
+            return augment(images_BCHW, recipe, generator, part), labels_B[part]
+        x_BCHW = augment(images_BCHW, recipe, generator)
+        own = draw_mixing(recipe.mixup, derive_seed(self.seed, "mixup", self.epoch + 1, step))
+        return mixup(x_BCHW, labels_B, self._num_classes, own, generator, part)
+
+    def _drawing(self, step: int) -> AbstractContextManager[None]:
+        """Around a forward pass: what the network draws in it. Workers draw each for its own part of the batch."""
+        if not self._is_stochastic:
+            return nullcontext()
+        return seeded(self.device, derive_seed(self.seed, "dropout", self.epoch + 1, step, self.share.rank))
 
     def _judge_epoch(self, train_loss: float, pace: _Pace) -> Generator[Tick, None, tuple[float, float, float]]:
         """Validation loss, error in percent and seconds. A state saved on the way has this begin anew."""
@@ -242,30 +260,6 @@ class Trial:
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.recipe.precision == "bf16")
-
-
-def augment(x_BCHW: Tensor, recipe: Recipe, generator: torch.Generator, part: slice = slice(None)) -> Tensor:
-    """Each image flipped with probability one half and shifted by up to `crop_padding` pixels, by one gather.
-
-    Answers the images of `part`, moved as they are in the whole batch.
-    """
-    B, _, H, W = x_BCHW.shape
-    padding, device = recipe.crop_padding, x_BCHW.device
-    columns = torch.arange(W, device=device).expand(B, W)
-    if recipe.flip:
-        flipped = torch.rand(B, 1, generator=generator, device=device) < 0.5
-        columns = torch.where(flipped, W - 1 - columns, columns)
-    if padding == 0 and not recipe.flip:
-        return x_BCHW[part]
-    rows = torch.arange(H, device=device).expand(B, H)
-    if padding:
-        shift = torch.randint(2 * padding + 1, (2, B, 1), generator=generator, device=device)
-        rows, columns = rows + shift[0], columns + shift[1]
-        # The border is the black of the normalised image, which is its smallest value.
-        x_BCHW = functional.pad(x_BCHW, (padding,) * 4, value=x_BCHW.min().item())
-    image = torch.arange(B, device=device)[part, None, None]
-    x_BHWC = x_BCHW.permute(0, 2, 3, 1)[image, rows[part, :, None], columns[part, None, :]]
-    return x_BHWC.permute(0, 3, 1, 2)
 
 
 def evaluate(trial: Trial, images: Tensor, labels: Tensor, index: np.ndarray) -> tuple[float, float]:

@@ -19,6 +19,9 @@ from sweep.verify.mlflow import Records, Run
 _PER_STAGE = {
     "depths": "depth", "widths": "width", "group_widths": "group_width", "bottleneck_ratios": "bottleneck_ratio",
 }  # fmt: skip
+# What tells a network of another family, and the params that tell it in MLflow.
+_OF_FAMILY = {"mlp": ("widths",), "vit": ("num_blocks", "width", "num_heads", "patch")}
+_SHOWN_AS = {"num_blocks": "depth"}
 _FORM = re.compile(r"(?P<stratum>/\d+)?(?P<extension>/\+[1-9]\d*)?")
 
 
@@ -70,7 +73,7 @@ def _complaints(journal: JournalRows, trial: Row) -> Iterator[str]:
     found = hashlib.sha256(trial["architecture"].encode()).hexdigest()[:12]
     if found != trial["architecture_id"]:
         yield f"its architecture has the id {found}, not {trial['architecture_id']}"
-    if _stages(trial) is None:
+    if _numbers(trial) is None:
         yield "its architecture is not the JSON of a network"
     if min(trial["flops"], trial["params"], trial["activations"]) <= 0:
         yield f"it has {trial['flops']} flops, {trial['params']} params and {trial['activations']} activations"
@@ -105,10 +108,15 @@ def _stratum(journal: JournalRows, trial: Row) -> str | None:
     return f"/{min(int(share * num_strata), num_strata - 1)}"
 
 
-def _stages(trial: Row) -> list[Row] | None:
+def _numbers(trial: Row) -> dict[str, list[Any]] | None:
+    """By the param that shows them: the numbers that tell a network, one for each stage or layer."""
     try:
-        stages = json.loads(trial["architecture"])["stages"]
-        return stages if all(set(_PER_STAGE.values()) <= stage.keys() for stage in stages) and stages else None
+        network = json.loads(trial["architecture"])
+        if "family" in network:
+            told = {key: network[key] for key in _OF_FAMILY[network["family"]]}
+            return {_SHOWN_AS.get(key, key): v if isinstance(v, list) else [v] for key, v in told.items()}
+        columns = {key: [stage[column] for stage in network["stages"]] for key, column in _PER_STAGE.items()}
+        return columns if network["stages"] else None
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -133,8 +141,7 @@ def _differences(trial: Row, run: Run) -> Iterator[str]:
         for key, value in wanted.items():
             if found.get(key) != value:
                 yield f"its {what} {key} is {found.get(key)!r}, and the trial's {value!r}"
-    for key, column in _PER_STAGE.items():
-        numbers = [stage[column] for stage in _stages(trial) or []]
+    for key, numbers in (_numbers(trial) or {}).items():
         if not _same(run.params.get(key), numbers):
             yield f"its param {key} is {run.params.get(key)!r}, and the trial's {some_numbers(numbers)!r}"
 

@@ -127,6 +127,16 @@ def test_every_verdict_is_there_with_effect_interval_n_budget_and_machine(tables
     assert page.text.count("Machine: Example CPU @ 2.00GHz, 2 CPUs.") >= captions - 1
 
 
+def test_matching_is_told_and_that_distributions_are_not_matched(tables, page):
+    verdicts = judge(tables, margin_pct=0.5, confidence=0.95, num_bootstrap=999, seed=1, match="flops", match_strata=40)
+    text = Page(render_report(tables, verdicts)).text
+    assert "Matched on flops: only networks of like flops are compared" in text
+    assert "not matched on flops as in the verdicts" in text
+    assert "too few networks of like flops, or no spread among them, to say anything" in text
+    assert f"{verdicts[0].num_matched_with} of {verdicts[0].n_with} " in text
+    assert "atched on" not in page.text
+
+
 def test_what_went_wrong_is_said(page):
     assert "The sweep is not finished: 8 of 80 networks are still to train" in page.text
     assert "4 of 80 networks diverged. They count with the error of a guess, 90.0 %" in page.text

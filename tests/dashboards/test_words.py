@@ -47,6 +47,15 @@ def test_undecided_rules_are_said_to_be(tables, verdicts):
     assert "cannot decide any of its 2 rules" in answer
 
 
+def test_matched_verdicts_say_on_what_and_how_many(tables, verdicts):
+    sizes = {"matched_on": "flops", "num_matched_without": 17, "num_matched_with": 15}
+    (answer,) = words.answers(tables, [as_if(verdicts[0], verdict="helps", **sizes)])
+    assert answer.endswith("interval −3.00 to −1.00, n = 17 + 15 of 20 + 20, matched on flops).")
+    none = {"num_matched_without": 0, "num_matched_with": 0, "effect_pct": None}
+    (answer,) = words.answers(tables, [as_if(verdicts[0], verdict="undecided", **(sizes | none))])
+    assert "(no networks to compare, n = 0 + 0 of 20 + 20, matched on flops)" in answer
+
+
 def test_a_sweep_without_results_claims_nothing():
     nothing = synthetic.tables(rng=np.random.default_rng(0), num_unfinished=10)
     verdicts = judge(nothing, margin_pct=0.5, confidence=0.95, num_bootstrap=999, seed=1)

@@ -114,6 +114,10 @@ def test_more_workers_than_images_or_slots_are_refused():
         full_scale.check_workers(3, place_of(2))
     with pytest.raises(ValueError, match=r"--workers: 5 is more than recipe\.batch_size = 4"):
         full_scale.check_workers(5, place_of(8, recipe={"batch_size": 4}))
+    left_over = {"batch_size": 63, "drop_last": False}  # 640 = 10 · 63 + 10
+    full_scale.check_workers(10, place_of(20, recipe=left_over))
+    with pytest.raises(ValueError, match=r"--workers: 11 is more than the 10 images of an epoch's last batch"):
+        full_scale.check_workers(11, place_of(20, recipe=left_over))
 
 
 def test_a_divergence_counts_as_chance(tmp_path):

@@ -14,6 +14,7 @@ from sweep.records import Journal, from_journal
 from sweep.rerun.card import model_card
 from sweep.rerun.choose import Candidate
 from sweep.rerun.record import judge_champion, model_name, record
+from sweep.studies import PRESETS
 from sweep.tracking import TrackingError, default_tracking_uri, serve
 from sweep.tracking.delivery import connect
 
@@ -86,8 +87,23 @@ def test_the_card_tells_estimates_data_and_provenance(rerun_done):
         f"{result.test_error_pct:.2f} %", f"{result.candidate.validation_error_pct:.2f} %", "2 fresh seeds",
         "MIT licence", metadata["study_hash"], str(result.seed), result.weights_sha256, "Workers: 2",
         "batch size of 64 is that of all workers together", result.provenance["machine"]["cpu"],
+        "SGD with momentum 0.9 (Nesterov), weight decay 0.0005, label smoothing 0.1; learning rate",
+        "linear warm-up over 5 steps, one cosine to zero,", "random flips, shifts by up to 2 pixels; fp32",
     ):  # fmt: skip
         assert text in card
+    metadata = {**metadata, "study": {**metadata["study"], "recipe": PRESETS["seed"]}}
+    card = model_card(result, metadata)
+    assert "SGD with no momentum; learning rate" in card
+    assert "constant,\n" in card
+    assert "the last short batch of each too; no augmentation; fp32" in card
+    metadata["study"]["recipe"] = {
+        "optimizer": "adamw", "beta2": 0.95, "l1_decay": 1e-5, "gradient_clip": 1.0, "label_smoothing": 0.0,
+        "schedule": "step", "warmup_steps": 0, "step_at": [0.5, 0.9], "mixup": 0.2, "random_erasing": 0.25,
+    }  # fmt: skip
+    card = model_card(result, metadata)
+    assert "AdamW with betas 0.9 and 0.95, weight decay 0.0005, L1 decay 1e-05, gradients clipped to norm 1;" in card
+    assert "times 0.1 after 50 %, 90 % of all steps," in card
+    assert "pixels, random erasing with probability 0.25, mixup with alpha 0.2; fp32" in card
 
 
 def version_of(number: int, *, error_pct: float, seeds: int = 3, study_hash: str = "s", architecture_id: str = "old"):

@@ -12,7 +12,7 @@ from sweep.scheduling.asha import Promotion, Synchronous
 from sweep.scheduling.forecast import forecast, play_arrivals, play_halving, state_bytes
 from sweep.scheduling.population import draw_population
 from sweep.spaces import Architecture
-from sweep.studies import Stopping, load_study
+from sweep.studies import Recipe, Stopping, load_study
 from sweep.training.trial import Trial
 
 PAUSING = ("asha_promotion", "synchronous")
@@ -150,7 +150,7 @@ def test_sums_of_a_large_study_do_not_overflow():
 def test_disk_by_hand():
     study = study_of("synchronous")
     trials = draw_population(study)[0]
-    states = sorted((state_bytes(trial.params, trial.architecture) for trial in trials), reverse=True)
+    states = sorted((state_bytes(trial.params, trial.architecture, Recipe()) for trial in trials), reverse=True)
     cost = forecast(study, trials, keep_best=2)
     assert cost.disk.per_training_trial_bytes == 4 * states[0]
     assert cost.disk.kept_best_bytes == states[0] + states[1]
@@ -175,6 +175,7 @@ def test_what_is_kept_unless_the_profile_says_otherwise():
         (),
         ("scale.ranges.num_stages=1", "scale.flops_min=1e4", "scale.flops_max=4e5"),
         ("scale.ranges={}", "scale.resolution=32", "scale.flops_min=4e6", "scale.flops_max=8e6"),
+        ("recipe.optimizer=adam",),
     ],
 )
 def test_real_states_stay_within_the_bound(overrides):
@@ -191,4 +192,4 @@ def test_real_states_stay_within_the_bound(overrides):
         content = io.BytesIO()
         torch.save({"state": trial.state_dict(), "parent": "0" * 16}, content)
         training.close()
-        assert 0.5 < len(content.getvalue()) / state_bytes(row.params, row.architecture) < 1
+        assert 0.5 < len(content.getvalue()) / state_bytes(row.params, row.architecture, recipe) < 1

@@ -1,7 +1,7 @@
 """The spaces: exact sizes, nested membership, and which pairs of spaces test which rule."""
 
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 from spaces.strategies import CHAIN, CONVOLUTIONAL, PAPER, small
 
 from sweep.spaces import (
-    RULES, SPACES, ZOO, Architecture, Mlp, MlpRanges, Ranges, Stage, Vit, VitRanges, get_space, rule_pairs,
+    RULES,
+    SPACES,
+    ZOO,
+    Architecture,
+    Mlp,
+    MlpRanges,
+    Ranges,
+    Stage,
+    Vit,
+    VitRanges,
+    get_space,
+    rule_pairs,
 )  # fmt: skip
 from sweep.spaces.space import MEMBER
 
@@ -204,7 +215,7 @@ def test_the_chain_gives_one_pair_a_rule():
     rules = list(RULES.values())[:5]
     assert [pair.rule for pair in pairs] == [rule.name for rule in rules]
     assert [pair.claim for pair in pairs] == [rule.claim for rule in rules]
-    assert [(pair.space_without, pair.space_with) for pair in pairs] == list(zip(CHAIN, CHAIN[1:]))
+    assert [(pair.space_without, pair.space_with) for pair in pairs] == list(pairwise(CHAIN))
 
 
 def test_a_broken_rule_is_judged_against_the_counterpart():

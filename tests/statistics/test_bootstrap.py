@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from sweep.statistics.bootstrap import difference_interval, num_beyond, studentised_difference
+from sweep.statistics.bootstrap import difference_interval, num_beyond, studentised_difference, unmatched
 
 LEARNS_NOTHING_PCT = 90.0
 
@@ -26,7 +26,7 @@ def some_diverge(rng: np.random.Generator, num: int) -> np.ndarray:
 def test_interval_holds_exactly_the_differences_that_the_test_does_not_reject():
     rng = np.random.default_rng(1)
     for confidence in (0.8, 0.9, 0.95, 0.99):
-        difference = studentised_difference(skewed(rng, 12), skewed(rng, 15), num_bootstrap=999, rng=rng)
+        difference = studentised_difference(unmatched(skewed(rng, 12), skewed(rng, 15)), num_bootstrap=999, rng=rng)
         low, high = difference.interval(confidence)
         for candidate in np.linspace(low - 2, high + 2, 401):
             rejected = difference.p_value(candidate) < round(1 - confidence, 12)
@@ -46,7 +46,9 @@ def test_equivalence_is_shown_exactly_if_the_interval_lies_within_the_margin():
     rng = np.random.default_rng(3)
     shown = []
     for _ in range(200):
-        difference = studentised_difference(symmetric(rng, 40), symmetric(rng, 40), num_bootstrap=399, rng=rng)
+        difference = studentised_difference(
+            unmatched(symmetric(rng, 40), symmetric(rng, 40)), num_bootstrap=399, rng=rng
+        )
         low, high = difference.interval(0.95)
         shown.append(low > -1.6 and high < 1.6)
         assert (difference.p_equivalence(1.6) < 0.05) == shown[-1]
@@ -109,7 +111,7 @@ def test_same_seed_same_interval():
 def test_blocks_of_resamples_change_no_number_of_them(monkeypatch):
     monkeypatch.setattr("sweep.statistics.bootstrap._BLOCK_VALUES", 1000)
     rng = np.random.default_rng(11)
-    difference = studentised_difference(skewed(rng, 20), skewed(rng, 20), num_bootstrap=999, rng=rng)
+    difference = studentised_difference(unmatched(skewed(rng, 20), skewed(rng, 20)), num_bootstrap=999, rng=rng)
     assert difference.distances.shape == (999,)
     assert np.all(np.diff(difference.distances) >= 0)
 

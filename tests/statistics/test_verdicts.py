@@ -12,7 +12,7 @@ from scipy import stats
 
 from sweep.records.tables import Tables
 from sweep.statistics import Verdict, errors_at, holm, judge
-from sweep.statistics.bootstrap import studentised_difference
+from sweep.statistics.bootstrap import studentised_difference, unmatched
 from sweep.statistics.verdicts import trials_to_decide
 
 SPACES = tuple(synthetic.MEAN_ERRORS_PCT)
@@ -36,6 +36,10 @@ CONTRACT = [
     "margin_pct",
     "verdict",
     "trials_to_decide",
+    "matched_on",
+    "num_matched_without",
+    "num_matched_with",
+    "share_outside",
 ]
 
 
@@ -146,12 +150,12 @@ def test_trials_to_decide_decide_if_effect_and_spread_stay_as_seen(shift, margin
     rng = np.random.default_rng(2)
     without, with_ = (rng.permutation(stats.norm.ppf((np.arange(num) + 0.5) / num)) for num in (20, num_with))
     with_ -= shift
-    seen = studentised_difference(without, with_, num_bootstrap=4999, rng=rng)
-    more = trials_to_decide(seen, without, with_, margin_pct=margin_pct, confidence=0.95)
+    seen = studentised_difference(unmatched(without, with_), num_bootstrap=4999, rng=rng)
+    more = trials_to_decide(seen, len(without), len(with_), margin_pct=margin_pct, confidence=0.95)
 
     def is_decided(num_more: float) -> bool:
         samples = (np.resize(errors, len(errors) + round(num_more)) for errors in (without, with_))
-        difference = studentised_difference(*samples, num_bootstrap=4999, rng=rng)
+        difference = studentised_difference(unmatched(*samples), num_bootstrap=4999, rng=rng)
         return min(difference.p_value(), difference.p_equivalence(margin_pct)) < 0.05
 
     assert [is_decided(0), is_decided(0.6 * more), is_decided(1.5 * more)] == [False, False, True]
@@ -159,8 +163,8 @@ def test_trials_to_decide_decide_if_effect_and_spread_stay_as_seen(shift, margin
 
 def test_no_number_of_trials_shows_that_an_effect_is_exactly_nothing():
     errors = np.array([19.0, 20.0, 21.0, 23.0])
-    difference = studentised_difference(errors, errors, num_bootstrap=999, rng=np.random.default_rng(0))
-    assert trials_to_decide(difference, errors, errors, margin_pct=0.0, confidence=0.95) is None
+    difference = studentised_difference(unmatched(errors, errors), num_bootstrap=999, rng=np.random.default_rng(0))
+    assert trials_to_decide(difference, 4, 4, margin_pct=0.0, confidence=0.95) is None
 
 
 def test_trials_to_decide_asks_for_more_where_more_is_compared():

@@ -2,7 +2,9 @@
 
 import pytest
 
-from sweep.studies import Study, load_study, shipped_studies, study_from_dict
+from sweep.spaces import SPACES
+from sweep.studies import PRESETS, Recipe, Study, load_study, shipped_studies, study_from_dict
+from sweep.studies.study import LATER_FIELDS
 
 GOOD = {
     "name": "mine",
@@ -41,7 +43,7 @@ def test_overrides_reach_into_tables():
     assert study.stopping.max_epochs == 9
     assert study.scale[0].flops_max == 9e5
     assert study.name == "other"
-    assert study.scale[0].to_ranges().group_widths == (8,)
+    assert study.scale[0].ranges_of(SPACES["anynet_a"]).group_widths == (8,)
 
 
 def test_hash_is_of_what_decides_the_results():
@@ -49,6 +51,88 @@ def test_hash_is_of_what_decides_the_results():
     assert study.hash == study_from_dict({**GOOD, "tracking": {"uri": "http://elsewhere"}}).hash
     assert study.hash == study_from_dict({**GOOD, "data": {"path": "/elsewhere"}}).hash
     assert study.hash != study_from_dict({**GOOD, "seed": 1}).hash
+
+
+def test_settings_that_came_later_leave_the_hash_of_older_studies_as_it_was():
+    """A golden value, from before there was matching."""
+    assert load_study("quickstart").hash == "40442e204932"
+    assert load_study("quickstart", ["judging.match=flops"]).hash != "40442e204932"
+    assert load_study("quickstart", ["judging.match_strata=4"]).hash != "40442e204932"
+
+
+def test_what_was_recorded_before_a_setting_came_keeps_its_hash():
+    """The hash at the commit before `LATER_FIELDS`; a study that sets such a field has another one."""
+    study = study_from_dict(GOOD)
+    recorded = study.to_dict()
+    for table, later in LATER_FIELDS.items():
+        tables = recorded[table] if table else recorded
+        for values in tables if isinstance(tables, list) else [tables]:
+            for name in later:
+                del values[name]
+    assert study.hash == study_from_dict(recorded).hash == "9d99db7c22d0"
+    changes = {"drop_last": False, "l1_decay": 1e-5, "gradient_clip": 1.0, "mixup": 0.2, "random_erasing": 0.5}
+    changed = [study_from_dict({**GOOD, "recipe": {name: value}}).hash for name, value in changes.items()]
+    assert len({study.hash, *changed}) == 6
+
+
+def test_later_fields_are_forgotten_at_any_table(monkeypatch):
+    """Whoever adds a field to a scale or to the top level relies on it."""
+    study, changed = study_from_dict(GOOD), study_from_dict({**GOOD, "trials_per_space": 5})
+    before = study.hash
+    monkeypatch.setitem(LATER_FIELDS, "", ("trials_per_space",))
+    monkeypatch.setitem(LATER_FIELDS, "scale", ("name", "ranges"))
+    shorter = study.hash
+    assert shorter != before
+    assert changed.hash != shorter
+
+
+def test_the_name_of_a_preset_stands_for_its_table():
+    named = study_from_dict({**GOOD, "recipe": "seed"})
+    assert named.recipe == Recipe(**PRESETS["seed"])
+    assert (
+        named.hash == study_from_dict({**GOOD, "recipe": PRESETS["seed"]}).hash == study_from_dict(named.to_dict()).hash
+    )
+    changed = load_study("quickstart", ["recipe=seed", "recipe.learning_rate=0.5"]).recipe
+    assert changed == Recipe(**{**PRESETS["seed"], "learning_rate": 0.5})
+    with pytest.raises(ValueError, match="recipe = 'sead': is no preset"):
+        load_study("quickstart", ["recipe=sead", "recipe.learning_rate=0.5"])
+
+
+def test_the_seed_s_recipe_is_plain_sgd():
+    recipe = Recipe(**PRESETS["seed"])
+    assert (recipe.optimizer, recipe.batch_size, recipe.learning_rate, recipe.schedule) == (
+        "sgd",
+        128,
+        0.05,
+        "constant",
+    )
+    off = ("momentum", "weight_decay", "l1_decay", "gradient_clip", "warmup_steps", "label_smoothing", "mixup")
+    assert not any(getattr(recipe, name) for name in (*off, "nesterov", "random_erasing", "flip", "crop_padding"))
+    assert recipe.num_steps(60_000) == 469  # as many as d2l's loader has batches, the last of 96 images
+    assert recipe.smallest_batch(60_000) == 96
+
+
+def test_what_another_optimiser_or_schedule_does_without_is_off_unless_asked_for():
+    assert Recipe(optimizer="adam").nesterov is False
+    assert Recipe(schedule="one_cycle").warmup_steps == 0
+    assert Recipe(optimizer="adamw", momentum=0.8, beta2=0.95, schedule="one_cycle", cycle_rise=0.2).momentum == 0.8
+    assert (Recipe().nesterov, Recipe().warmup_steps) == (True, 20)
+
+
+@pytest.mark.parametrize(
+    ("num_images", "drop_last", "num_steps", "smallest"),
+    [
+        (128, True, 2, 64),
+        (130, True, 2, 64),
+        (130, False, 3, 2),
+        (129, False, 2, 64),
+        (63, True, 0, 64),
+        (63, False, 1, 63),
+    ],
+)
+def test_steps_of_an_epoch(num_images, drop_last, num_steps, smallest):
+    recipe = Recipe(batch_size=64, drop_last=drop_last)
+    assert (recipe.num_steps(num_images), recipe.smallest_batch(num_images)) == (num_steps, smallest)
 
 
 def test_a_password_in_the_tracking_uri_is_written_nowhere():
@@ -75,6 +159,25 @@ def test_studies_are_frozen():
         ("trials_per_space=2.5", "trials_per_space = 2.5", "integer"),
         ("recipe.learning_rate=0", "recipe.learning_rate = 0", "greater"),
         ("recipe.precision=fp8", "recipe.precision = 'fp8'", "bf16"),
+        ("recipe.optimizer=lion", "recipe.optimizer = 'lion'", "'adamw'"),
+        ("recipe.beta2=1.0", "recipe.beta2 = 1.0", "less"),
+        ("recipe.beta2=0.9", "beta2 = 0.9", "optimizer = 'adam' or 'adamw', not with 'sgd'"),
+        ("recipe.step_at=[0.5]", "step_at = (0.5,)", "schedule = 'step', not with 'cosine'"),
+        ("recipe.step_factor=0.5", "step_factor = 0.5", "change schedule"),
+        ("recipe.cycle_rise=0.5", "cycle_rise = 0.5", "schedule = 'one_cycle'"),
+        ("recipe={optimizer='adam', nesterov=true}", "nesterov = True", "optimizer = 'sgd', not with 'adam'"),
+        ("recipe={schedule='one_cycle', warmup_steps=9}", "warmup_steps = 9", "rises by itself"),
+        ("recipe={schedule='step', step_at=[0.8, 0.5]}", "step_at = [0.8, 0.5]", "least first"),
+        ("recipe={schedule='step', step_at=[0.5, 0.5]}", "step_at = [0.5, 0.5]", "once"),
+        ("recipe={schedule='step', step_at=[1]}", "recipe.step_at.0 = 1", "less than 1"),
+        ("recipe={schedule='step', step_at=[]}", "recipe.step_at", "at least 1"),
+        ("recipe.mixup=inf", "recipe.mixup = inf", "finite"),
+        ("recipe.random_erasing=1.5", "recipe.random_erasing = 1.5", "less"),
+        ("recipe.l1_decay=-1", "recipe.l1_decay = -1", "greater"),
+        ("recipe.gradient_clip=-1", "recipe.gradient_clip = -1", "greater"),
+        ("recipe.mixupp=1", "recipe.mixupp", "'mixup'"),
+        ("recipe=sead", "recipe = 'sead'", "is no preset; name one (seed)"),
+        ("recipe=3", "recipe = 3", "dictionary"),
         ("stopping.grace_epochs=99", "grace_epochs = 99", "max_epochs"),
         ("stopping.reduction_factor=1", "stopping.reduction_factor = 1", "greater"),
         ("stopping.audit_fraction=1.5", "stopping.audit_fraction = 1.5", "less"),
@@ -133,3 +236,54 @@ def test_an_awkward_name_survives():
     study = study_from_dict({**GOOD, "name": 'größe "2" <b> ’ 名前'})
     assert study_from_dict(study.to_dict()).name == 'größe "2" <b> ’ 名前'
     assert isinstance(study, Study)
+
+
+OWN = {"name": "wide_start", "base": "anynet_e", "where": "widths[0] >= 24"}
+
+
+def test_a_study_has_spaces_of_its_own():
+    study = study_from_dict({**GOOD, "space": [OWN], "spaces": ["anynet_e", "wide_start"]})
+    assert [space.name for space in study.design_spaces] == ["anynet_e", "wide_start"]
+    assert study.get_space("wide_start").rule.claim == "widths[0] >= 24"
+    assert study_from_dict(study.to_dict()) == study
+    assert study.hash != study_from_dict({**GOOD, "spaces": ["anynet_e", "regnet_x"]}).hash
+    assert study.colour_of("wide_start") != study.colour_of("anynet_e")
+
+
+def test_spaces_of_each_family_have_their_table():
+    scale = {**GOOD["scale"][0], "mlp": {"depth_max": 3, "norm": ["batch"]}, "vit": {"patch": 7}}
+    study = study_from_dict({**GOOD, "scale": [scale], "spaces": ["anynet_e", "mlp_d", "vit"]})
+    convolutional, perceptrons, transformers = (study.scale[0].ranges_of(space) for space in study.design_spaces)
+    assert convolutional == study_from_dict(GOOD).scale[0].ranges_of(SPACES["anynet_e"])
+    assert (perceptrons.depth_max, perceptrons.norm, transformers.patch) == (3, ("batch",), 7)
+    assert {"norm", "skip"} <= study.varied_parts
+    assert "patch" not in study.varied_parts
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"space": [{**OWN, "name": "anynet_a"}]}, "space = .*: space names name 'anynet_a' twice; name each once"),
+        ({"space": [{**OWN, "base": "anynet_f"}]}, r"space\.0: space = 'anynet_f' is not known; did you mean 'anynet_"),
+        ({"space": [{**OWN, "where": "widthss[0] > 1"}]}, r"space\.0: where = .* did you mean 'widths'\?"),
+        ({"space": [{**OWN, "wher": "depth > 1"}]}, r"space\.0\.wher: unknown key; did you mean 'where'\?"),
+        (
+            {"space": [{**OWN, "ranges": {"depthmax": 1}}]},
+            r"space\.0: unknown key 'depthmax'; did you mean 'depth_max'",
+        ),
+        ({"spaces": ["wide_start"]}, "spaces = .*: space = 'wide_start' is not known"),
+        (
+            {"space": [{"name": "deep", "base": "anynet_e", "ranges": {"depth_min": 5}}], "spaces": ["deep"]},
+            "study: deep at scale 'small': depth_min = 5 is above depth_max = 3",
+        ),
+        (
+            {"scale": [{**GOOD["scale"][0], "mlp": {"norm": ["bach"]}}]},
+            r"scale\.0\.mlp: norm = 'bach' is not known; did",
+        ),
+        ({"scale": [{**GOOD["scale"][0], "vit": {"heads": 2}}]}, r"scale\.0\.vit: unknown key 'heads'"),
+        ({"scale": [{**GOOD["scale"][0], "ranges": {"block": "basic"}}]}, r"scale\.0\.ranges: group_widths = "),
+    ],
+)
+def test_impossible_spaces_are_refused(changes, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        study_from_dict({**GOOD, **changes})

@@ -28,18 +28,23 @@ def test_alone_it_changes_nothing():
 
 @pytest.fixture(scope="module")
 def trained(network, fashion, tmp_path_factory):
-    """`trained[precision]`: what one worker alone ends with, and what each of two does."""
+    """`trained[name of a recipe]`: what one worker alone ends with, and what each of two does."""
     recipes = {
         "single": Recipe(batch_size=64, learning_rate=0.005, warmup_steps=5),
         "double": Recipe(batch_size=63, warmup_steps=5),  # an odd batch: the parts are unequal
+        # The last of its batches has 151 images.
+        "mixed": Recipe(
+            batch_size=283, drop_last=False, mixup=0.4, random_erasing=0.5, gradient_clip=0.5, l1_decay=1e-4
+        ),
     }
     folder = tmp_path_factory.mktemp("workers")
     (one,), two = (train(folder, number, network, fashion, **recipes) for number in (1, 2))
-    return {precision: (one[precision], [worker[precision] for worker in two]) for precision in recipes}
+    return {name: (one[name], [worker[name] for worker in two]) for name in recipes}
 
 
-def test_in_double_precision_two_workers_equal_one_to_the_last_digits(trained):
-    one, two = trained["double"]
+@pytest.mark.parametrize("recipe", ["double", "mixed"])
+def test_in_double_precision_two_workers_equal_one_to_the_last_digits(trained, recipe):
+    one, two = trained[recipe]
     for worker in two:
         assert worker["losses"] == pytest.approx(one["losses"], rel=1e-6)  # summed in single precision
         assert worker["network"].keys() == one["network"].keys()

@@ -8,10 +8,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
-from sweep.studies import Recipe
+from sweep.studies import PRESETS, Recipe, derive_seed
 from sweep.training import trial as trial_module
-from sweep.training.trial import EpochResult, ForeignStateError, Tick, Trial, augment
+from sweep.training.stochastic import is_stochastic
+from sweep.training.trial import EpochResult, ForeignStateError, Tick, Trial
 
 RECIPE = Recipe(batch_size=64, warmup_steps=5)
 
@@ -98,25 +100,6 @@ def test_no_validation_images_is_a_full_scale_rerun(network, noise):
     assert math.isnan(results[0].val_error_pct)
 
 
-def test_augmentation_flips_and_shifts_each_image_by_itself():
-    image = torch.arange(1.0, 17.0).reshape(1, 1, 4, 4).expand(200, 1, 4, 4)
-    moved = augment(image, Recipe(crop_padding=1, flip=True), torch.Generator().manual_seed(0))
-    seen = {tuple(one.flatten().tolist()) for one in moved}
-    padded = torch.nn.functional.pad(image[:1], (1, 1, 1, 1), value=1.0)
-    possible = set()
-    for row in range(3):
-        for column in range(3):
-            crop = padded[0, 0, row : row + 4, column : column + 4]
-            possible |= {tuple(crop.flatten().tolist()), tuple(crop.flip(1).flatten().tolist())}
-    assert seen == possible  # 9 shifts, each also mirrored, and nothing else
-
-
-def test_no_augmentation_changes_nothing():
-    images = torch.rand(5, 1, 6, 6)
-    same = augment(images, Recipe(crop_padding=0, flip=False), torch.Generator().manual_seed(0))
-    assert torch.equal(same, images)
-
-
 def test_normalised_images_are_channels_last(network, noise):
     trial = Trial(network, RECIPE, noise, num_epochs=1, seed=1)
     x = trial.normalised(torch.from_numpy(noise.images[:8]))
@@ -132,9 +115,14 @@ def seeded_ticks(num: int) -> list[int]:
 
 
 def whole_state(trial):
-    """Weights, running statistics and momentum by name."""
-    momentum = {f"momentum {number}": value for number, value in enumerate(trial.optimizer.state_dict()["momentum"])}
-    return {**trial.network.state_dict(), **momentum}
+    """Weights, running statistics and what the optimiser remembers, by name."""
+    means = {
+        f"{name} {number}": value
+        for name, values in trial.optimizer.state_dict().items()
+        if name != "num_steps"
+        for number, value in enumerate(values)
+    }
+    return {**trial.network.state_dict(), **means}
 
 
 def assert_equal_to_the_bit(one, other):
@@ -147,7 +135,11 @@ VARIANTS = {
     "flips and crops": SHORT_STEPS,
     "no augmentation": SHORT_STEPS.model_copy(update={"flip": False, "crop_padding": 0}),
     "bf16": SHORT_STEPS.model_copy(update={"precision": "bf16"}),
-}
+    "adamw, mixup, erasing, one cycle": Recipe(
+        batch_size=16, optimizer="adamw", learning_rate=0.01, schedule="one_cycle", mixup=0.4, random_erasing=0.5,
+        gradient_clip=1.0, l1_decay=1e-4,
+    ),
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -254,3 +246,107 @@ def test_an_epoch_begun_with_other_batches_is_refused_and_nothing_is_changed(net
         other.load_state_dict(first.state_dict())
     assert_equal_to_the_bit(before, other.network.state_dict())
     assert (other.epoch, other.step) == (0, 0)
+
+
+# -- the last short batch ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("batch_size", "num_steps"), [(100, 3), (51, 5), (300, 1)])
+def test_the_images_left_over_are_a_batch_too_where_asked(network, noise, batch_size, num_steps):
+    """256 images: 2 full batches and 56; 5 and one, which has no batch statistics and goes; none and all."""
+    settings = {"batch_size": batch_size, "flip": False, "crop_padding": 0, "learning_rate": 1e-30, "warmup_steps": 0}
+    trial = Trial(network, Recipe(drop_last=False, **settings), noise, num_epochs=1, seed=1)
+    assert trial.steps_per_epoch == num_steps
+    (result,) = trial.run()
+    # The network stays what it was, so the epoch's loss is the mean over its images, batch by batch.
+    still = Trial(network, Recipe(**settings), noise, num_epochs=1, seed=1)
+    still.network.train()
+    order = torch.randperm(256, generator=torch.Generator().manual_seed(derive_seed(1, "epoch", 1)))
+    total, num = 0.0, 0
+    for index in order.split(batch_size)[:num_steps]:
+        logits = still.network(still.normalised(torch.from_numpy(noise.images)[index]))
+        labels = torch.from_numpy(noise.labels)[index].long()
+        total += functional.cross_entropy(logits, labels, label_smoothing=0.1).item() * len(index)
+        num += len(index)
+    assert num == (255 if batch_size == 51 else 256)
+    assert result.train_loss == pytest.approx(total / num, rel=1e-5)
+
+
+def test_the_seed_s_recipe_is_the_plain_loop_of_d2l_bit_for_bit(network, noise):
+    """d2l's `Trainer.fit_epoch` over its loader: every image once an epoch, SGD of lr = 0.05 and nothing else."""
+    recipe = Recipe(**{**PRESETS["seed"], "batch_size": 100})
+    trial = Trial(network, recipe, noise, num_epochs=2, seed=1)
+    list(trial.run())
+    plain = Trial(network, recipe, noise, num_epochs=2, seed=1)
+    images, labels = torch.from_numpy(noise.images), torch.from_numpy(noise.labels).long()
+    optimizer = torch.optim.SGD(plain.network.parameters(), lr=0.05)
+    plain.network.train()
+    for epoch in (1, 2):
+        order = torch.randperm(256, generator=torch.Generator().manual_seed(derive_seed(1, "epoch", epoch)))
+        for index in order.split(100):
+            optimizer.zero_grad()
+            functional.cross_entropy(plain.network(plain.normalised(images[index])), labels[index]).backward()
+            optimizer.step()
+    assert_equal_to_the_bit(trial.network.state_dict(), plain.network.state_dict())
+
+
+# -- networks that draw ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def dropout(monkeypatch):
+    """Every network ends with dropout."""
+    build = trial_module.build
+    monkeypatch.setattr(
+        trial_module,
+        "build",
+        lambda *given, **options: torch.nn.Sequential(build(*given, **options), torch.nn.Dropout()),
+    )
+
+
+def test_dropout_is_the_trial_s_own_also_beside_another_and_after_a_resume(network, noise, dropout):
+    expected = figures(train(network, noise, recipe=SHORT_STEPS, num_epochs=2))
+    assert expected != figures(train(network, noise, recipe=SHORT_STEPS, num_epochs=2, seed=2))
+    trial = Trial(network, SHORT_STEPS, noise, num_epochs=2, seed=1)
+    other = Trial(network, SHORT_STEPS, noise, num_epochs=2, seed=2).run(pause_s=0)
+    results, buffer = [], io.BytesIO()
+    torch.manual_seed(7)
+    before = torch.random.get_rng_state()
+    for event in trial.run(pause_s=0):
+        next(other, None)  # two in one process, by turns
+        if isinstance(event, EpochResult):
+            results.append(event)
+        elif (event.epoch, event.step) == (2, 5):
+            torch.save(trial.state_dict(), buffer)
+    assert figures(results) == expected
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.manual_seed(99)
+    resumed = Trial(network, SHORT_STEPS, noise, num_epochs=2, seed=1)
+    resumed.load_state_dict(torch.load(io.BytesIO(buffer.getvalue()), weights_only=True))
+    assert figures(resumed.run()) == expected[1:]
+    assert_equal_to_the_bit(whole_state(resumed), whole_state(trial))
+
+
+def test_each_step_drops_other_values(network, noise, dropout):
+    """Only the seed differs from step to step: the same images, a rate too small to move anything."""
+    recipe = Recipe(batch_size=16, learning_rate=1e-30, flip=False, crop_padding=0)
+    same = replace(noise, train=np.zeros(64, dtype=int))
+    trial, seen = Trial(network, recipe, same, num_epochs=2, seed=1), []
+    trial.network.register_forward_hook(lambda module, given, logits: seen.append(logits.detach().clone()))
+    trial.network[0].eval()  # its batch statistics must not differ either
+    trial.network.train = lambda mode=True: trial.network  # type: ignore[method-assign]
+    list(trial.run())
+    assert len({tuple((logits == 0).flatten().tolist()) for logits in seen[:4]}) == 4
+
+
+@pytest.mark.parametrize(
+    ("module", "draws"),
+    [
+        (torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout2d()), True),
+        (torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm2d(2)), False),
+    ],
+)
+def test_networks_that_draw_are_told_apart(module, draws):
+    assert is_stochastic(module) is draws
+    module[0].is_stochastic = True
+    assert is_stochastic(module)

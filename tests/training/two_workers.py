@@ -18,7 +18,10 @@ from sweep.training.trial import Trial
 def train(
     folder: Path, num_workers: int, network: Architecture, split: Split, **recipes: Recipe
 ) -> list[dict[str, Any]]:
-    """What each worker ends with, by rank: for "single" and "double" precision the losses, and the network's state."""
+    """What each worker ends with, by rank: the losses and the network's state by the names of the recipes.
+
+    From the one that is called "double" on, in this order, they train in double precision.
+    """
     context = multiprocessing.get_context("spawn")
     processes = [
         context.Process(target=_work, args=(folder, rank, num_workers, network, split, recipes))
@@ -39,12 +42,12 @@ def _work(
         rendezvous = f"file://{folder}/rendezvous"
         distributed.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=num_workers)
     ends: dict[str, Any] = {}
-    for precision in ("single", "double"):  # in this order: the second is for the rest of the process
-        if precision == "double":
-            _compute_in_double_precision()
-        trial = Trial(network, recipes[precision], split, num_epochs=3, seed=1, share=Share(rank, num_workers))
+    for name, recipe in recipes.items():
+        if name == "double":
+            _compute_in_double_precision()  # for the rest of the process
+        trial = Trial(network, recipe, split, num_epochs=2, seed=1, share=Share(rank, num_workers))
         losses = [result.train_loss for result in trial.run()]
-        ends[precision] = {"losses": losses, "network": trial.network.state_dict()}
+        ends[name] = {"losses": losses, "network": trial.network.state_dict()}
     torch.save(ends, folder / f"{num_workers}-{rank}.pt")
     if num_workers > 1:
         distributed.barrier()
