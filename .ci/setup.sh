@@ -116,7 +116,7 @@ install_packages() {
 }
 
 # ---- data ------------------------------------------------------------------------------------------------------
-# Looks where `sweep` looks (sweep/training/data.py), and brings the Debian package where apt-get has it. On other machines
+# Looks where `sweep` looks (sweep/training/data/published.py), and brings the Debian package where apt-get has it. On other machines
 # `sweep` downloads the files itself at the first launch.
 data_package=dataset-fashion-mnist
 system_data=/usr/share/datasets/fashion-mnist

@@ -98,6 +98,7 @@ def _prepared(study: Study, folder: Path, profile: Profile, resume: bool, log: L
     from sweep.scheduling import driver
     from sweep.scheduling.population import draw_population
     from sweep.tracking import artifact_root, preflight
+    from sweep.training.data import describe
     from sweep.training.objective import load_objective
 
     _refuse_unless_fitting(study, folder, resume)
@@ -110,8 +111,8 @@ def _prepared(study: Study, folder: Path, profile: Profile, resume: bool, log: L
     if given := study.tracking.uri or profile.tracking.uri:
         preflight(given)
         artifact_root(given, folder)
-    data = driver.prepare_data(study)
-    log(f"data: Fashion-MNIST from {next(iter(data.values())).source}, checksums right")
+    data = driver.prepare_data(study, log)
+    log(f"data: {describe(study.data, next(iter(data.values())))}")
     existing = (folder / FILE_NAME).exists()
     population = None if existing else draw_population(study)
     driver.make_run_dir(folder)
@@ -191,7 +192,7 @@ def _train(journal: Journal, study: Study, folder: Path, profile: Profile, data:
             if not journal.is_finished() or journal.has_open_places():
                 log("starting Ray")
                 with watch(folder):
-                    supervise(journal, profile, data, lambda: driver.prepare_data(study), switch, log)
+                    supervise(journal, profile, data, lambda: driver.prepare_data(study, log), switch, log)
                 if switch.aborted:  # and what was raised then has been swallowed on its way
                     raise KeyboardInterrupt
             finished = journal.is_finished()

@@ -29,6 +29,7 @@ def examine() -> list[Check]:
         Check("CPU cores", True, str(num_cores())),
         _open_files(),
         _data(),
+        _other_data(),
         _disk(),
     ]
 
@@ -67,6 +68,20 @@ def _data() -> Check:
     except ValueError as error:
         return Check("Fashion-MNIST", False, str(error).split(";")[0], str(error).split("; ", 1)[-1])
     return Check("Fashion-MNIST", True, f"in {source}, checksums right")
+
+
+def _other_data() -> Check:
+    """Published data sets beside Fashion-MNIST; their checksums are compared when a study asks for one."""
+    from sweep.studies import PUBLISHED, Data
+    from sweep.training.data import find_source
+
+    names = [name for name in PUBLISHED if name != "fashion_mnist"]
+    try:
+        found = {name: find_source(Data.model_validate({"name": name})) for name in names}
+    except ValueError as error:
+        return Check("other data sets", False, str(error).split(";")[0], str(error).split("; ", 1)[-1])
+    here = [f"{name} in {source}" for name, source in found.items() if source]
+    return Check("other data sets", True, ", ".join(here) or "none yet; torchvision downloads what a study asks for")
 
 
 def _disk() -> Check:

@@ -15,7 +15,7 @@ from sweep.studies import load_study
 def test_doctor_tells_what_is_here(sweep_cli):
     done = sweep_cli("doctor", "--json")
     checks = {check["name"]: check for check in json.loads(done.stdout)}
-    assert {"Python", "torch", "GPU", "ray", "mlflow", "Fashion-MNIST"} <= set(checks)
+    assert {"Python", "torch", "GPU", "ray", "mlflow", "Fashion-MNIST", "other data sets"} <= set(checks)
     assert done.returncode == (0 if all(check["ok"] for check in checks.values()) else 1)
     assert checks["torch"]["ok"]
 
@@ -35,7 +35,7 @@ def test_spaces_lists_each_with_its_rule(sweep_cli):
     assert all(isinstance(row["size"], int) for row in rows)
     assert [row["degrees_of_freedom"] for row in rows][:6] == [16, 13, 10, 10, 10, 6]
     one = json.loads(sweep_cli("spaces", "anynet_d", "--json").stdout)
-    assert one == rows[3]
+    assert one == rows[3] | {"num_networks": rows[3]["size"]}
     assert "widths_up" in sweep_cli("spaces").stdout
 
 

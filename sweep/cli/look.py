@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from sweep.cli.console import FAILURE, OK, as_json, emit_json, overrides, stderr, stdout
+from sweep.cli.console import FAILURE, OK, as_json, emit_json, overrides, smoke, stderr, stdout
 
 if TYPE_CHECKING:
     from sweep.scheduling.forecast import Disk
@@ -61,7 +61,7 @@ def spaces(name: str | None, as_json: bool) -> None:
     table.add_column("size", justify="right", no_wrap=True)
     table.add_column("free", justify="right")
     for row in rows:
-        rule = f"{'+' if row['obeys'] else '−'} {row['rule']}" if row["rule"] else "–"  # noqa: RUF001 a minus sign
+        rule = f"{'+' if row['obeys'] else '−'} {row['rule']}" if row["rule"] else "–"
         table.add_row(row["name"], rule, f"{row['size']:,}", str(row["degrees_of_freedom"]))
     stdout().print(table)
     stderr().print(
@@ -91,19 +91,23 @@ def _space_row(space: "Space") -> dict[str, Any]:
 
 @click.command()
 @click.argument("arch")
-@click.option("--resolution", default=224, show_default=True, type=click.IntRange(min=1), help="Image size in pixels.")
-@click.option("--channels", default=3, show_default=True, type=click.IntRange(min=1), help="Image channels.")
-@click.option("--classes", default=1000, show_default=True, type=click.IntRange(min=1), help="Number of classes.")
+@click.option("--resolution", type=click.IntRange(min=1), help="Image size in pixels.  [default: 224]")
+@click.option("--channels", type=click.IntRange(min=1), help="Image channels.  [default: 3]")
+@click.option("--classes", type=click.IntRange(min=1), help="Number of classes.  [default: 1000]")
 @as_json
-def show(arch: str, resolution: int, channels: int, classes: int, as_json: bool) -> None:
-    """Layer summary of ARCH: a named network, a YAML file, or a RegNet by its numbers.
+def show(arch: str, resolution: int | None, channels: int | None, classes: int | None, as_json: bool) -> None:
+    """Layer summary of ARCH: a named network, a YAML file, or one by its numbers.
 
-    For example regnetx_400mf, regnetx32, my_network.yaml or regnetx:d=22,w0=24,wa=24.48,wm=2.54,g=16
+    For example regnetx_400mf, torchvision:regnet_y_8gf, my_network.yaml, regnetx:d=22,w0=24,wa=24.48,wm=2.54,g=16,
+    mlp:widths=256-128,norm=batch or vit:patch=4,width=64,num_blocks=6,num_heads=4. The images of regnetx32 are by
+    default those of its book: grey, of 96 pixels, in 10 classes.
     """
     from sweep.spaces import complexity, layer_table, resolve
+    from sweep.spaces.zoo import image_of
 
     architecture = resolve(arch)
-    image = {"resolution": resolution, "channels": channels, "classes": classes}
+    given = {"resolution": resolution, "channels": channels, "classes": classes}
+    image = image_of(arch)._asdict() | {key: value for key, value in given.items() if value is not None}
     total, layers = complexity(architecture, **image), layer_table(architecture, **image)
     if as_json:
         emit_json(
@@ -124,21 +128,26 @@ def show(arch: str, resolution: int, channels: int, classes: int, as_json: bool)
         table.add_row(layer.name, shape, f"{layer.flops:,}", f"{layer.params:,}", f"{layer.activations:,}")
     table.add_section()
     table.add_row("total", "", f"{total.flops:,}", f"{total.params:,}", f"{total.activations:,}", style="bold")
-    stdout().print(f"{arch} ({architecture.id}), {channels} × {resolution} × {resolution} pixels, {classes} classes")
+    stdout().print(
+        f"{arch} ({architecture.id}), {image['channels']} × {image['resolution']} × {image['resolution']} pixels, "
+        f"{image['classes']} classes"
+    )
     stdout().print(table)
 
 
 @click.command()
 @click.argument("study")
 @overrides
+@smoke
 @as_json
-def plan(study: str, overrides: tuple[str, ...], as_json: bool) -> None:
+def plan(study: str, overrides: tuple[str, ...], smoke: bool, as_json: bool) -> None:
     """Trials, budgets, epochs, device-hours and disk of STUDY, as ranges. Starts nothing."""
     from sweep.scheduling.forecast import forecast
     from sweep.scheduling.population import draw_population
     from sweep.studies import load_study
 
     loaded = load_study(study, overrides)
+    loaded = loaded.smoke() if smoke else loaded
     trials, draws = draw_population(loaded)
     cost = forecast(loaded, trials)
     if as_json:

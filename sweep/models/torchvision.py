@@ -31,8 +31,8 @@ _IN_A_BLOCK = {
     "skip.1": "proj.1",
 }
 _BLOCK = re.compile(r"stages\.(\d+)\.blocks\.(\d+)\.(.+)\.(\w+)")
-_FREE_PARTS = ("se_ratio", "dropout", "stochastic_depth", "initialisation")
-"""Torchvision's networks differ in the first; the others change no name, and nothing that trained weights compute."""
+_FREE_PARTS = ("stem_width", "se_ratio", "dropout", "stochastic_depth", "initialisation")
+"""Torchvision's RegNet takes the first two; the others change no name, and nothing that trained weights compute."""
 
 _STEM = "stem.0.weight"  # on both sides
 
@@ -92,6 +92,3 @@ def _check_kind(architecture: Architecture) -> None:
     for part, value in given.items():
         if part not in _FREE_PARTS and value != default[part]:
             raise refusal(part, value, "is not what torchvision builds", f"use {default[part]!r}")
-    for ratio in architecture.bottleneck_ratios:
-        if ratio != 1:
-            raise refusal("bottleneck_ratio", ratio, "is not what torchvision builds", "use 1")

@@ -17,12 +17,25 @@ _DATA = {
     "fashion_mnist": (
         "[Fashion-MNIST](https://github.com/zalandoresearch/fashion-mnist) (Xiao, Rasul and Vollgraf 2017, "
         "arXiv:1708.07747), MIT licence: 28 × 28 pixels, grey, ten classes of clothing"
-    )
+    ),
+    "mnist": "MNIST (LeCun, Bottou, Bengio and Haffner 1998): 28 × 28 pixels, grey, handwritten digits",
+    "cifar10": "CIFAR-10 (Krizhevsky 2009): 32 × 32 pixels, RGB, ten classes of things and animals",
+    "cifar100": "CIFAR-100 (Krizhevsky 2009): 32 × 32 pixels, RGB, a hundred classes",
+    "svhn": "SVHN (Netzer et al. 2011), cropped digits: 32 × 32 pixels, RGB, house numbers",
+    "image_folder": "A folder of images of the user's own",
+    "arrays": "Images of the user's own",
 }
+_DIGITS = "the digits 0 to 9"
 _CLASSES = {
     "fashion_mnist": (
         "T-shirt/top, trouser, pullover, dress, coat, sandal, shirt, sneaker, bag, ankle boot (0 to 9, in this order)"
-    )
+    ),
+    "mnist": _DIGITS,
+    "cifar10": "airplane, automobile, bird, cat, deer, dog, frog, horse, ship, truck (0 to 9, in this order)",
+    "cifar100": "those of the data set's fine labels",
+    "svhn": _DIGITS,
+    "image_folder": "numbered in the order of their folders' names",
+    "arrays": "numbered as their labels are",
 }
 
 
@@ -37,9 +50,8 @@ def card(result: RerunResult, metadata: Mapping[str, Any], *, what: str, loading
     study = study_from_dict(metadata["study"])
     candidate, recipe = result.candidate, study.recipe
     network = network_from_json(candidate.architecture)
-    size = complexity(
-        network, resolution=result.resolution, channels=study.data.num_channels, classes=study.data.num_classes
-    )
+    channels, classes = study.data.num_channels, study.data.num_classes
+    size = complexity(network, resolution=result.resolution, channels=channels, classes=classes)
     provenance = result.provenance
     machine, versions = provenance.get("machine") or {}, provenance.get("versions") or {}
     hosts = sorted({row["host"] for row in result.history})
@@ -64,8 +76,8 @@ it either; batch statistics are those of the whole batch, and any number of work
 {_began_from(result)}
 # The data
 
-{_DATA[study.data.name]}. All {result.num_train:,} training images, at {result.resolution} pixels.
-Pixels from 0 to 1, less {result.pixel_mean:.6f}, divided by {result.pixel_std:.6f}.
+{_DATA[study.data.name]}. Digest {(metadata.get("data") or {}).get("digest", "not recorded")}. All {result.num_train:,} training images, at {result.resolution} pixels.
+Pixels from 0 to 1, less {_figures(result.pixel_mean)}, divided by {_figures(result.pixel_std)}{"" if channels == 1 else " (red, green, blue)"}.
 
 # How to load it
 
@@ -87,6 +99,7 @@ Pixels from 0 to 1, less {result.pixel_mean:.6f}, divided by {result.pixel_std:.
 
 def _loading(result: RerunResult, metadata: Mapping[str, Any]) -> str:
     data = study_from_dict(metadata["study"]).data
+    channels, classes = data.num_channels, data.num_classes
     return f"""`weights.pt` is a state dict, and loading it runs no code. In the folder of this file:
 
 ```python
@@ -99,14 +112,17 @@ from sweep.models import build
 from sweep.spaces import resolve
 
 assert hashlib.sha256(Path("weights.pt").read_bytes()).hexdigest() == "{result.weights_sha256}"
-network = build(resolve("architecture.yaml"), resolution={result.resolution}, channels={data.num_channels}, classes={data.num_classes})
+network = build(
+    resolve("architecture.yaml"), resolution={result.resolution}, channels={channels}, classes={classes}
+)
 network.load_state_dict(torch.load("weights.pt", weights_only=True))
 network.eval()
 
 
-def predict(images):  # uint8, (batch, {result.resolution}, {result.resolution})
+def predict(images):  # uint8, (batch, {result.resolution}, {result.resolution}{"" if channels == 1 else f", {channels}"})
+    pixels = {"images.unsqueeze(1)" if channels == 1 else "images.permute(0, 3, 1, 2)"} / 255
     with torch.inference_mode():
-        return network((images.unsqueeze(1) / 255 - {result.pixel_mean!r}) / {result.pixel_std!r}).argmax(1)
+        return network((pixels - {per_channel(result.pixel_mean)}) / {per_channel(result.pixel_std)}).argmax(1)
 ```
 """  # noqa: E501
 
@@ -201,6 +217,16 @@ def _began_from(result: RerunResult) -> str:
         f"{start.num_whole} of its tensors taken whole, {start.num_part} into their leading channels, "
         f"{start.num_fresh} fresh.\n"
     )
+
+
+def _figures(value: Any) -> str:
+    """A number, or one for each channel."""
+    return ", ".join(f"{number:.6f}" for number in value) if isinstance(value, tuple | list) else f"{value:.6f}"
+
+
+def per_channel(value: Any) -> str:
+    """As Python that broadcasts over (batch, channels, height, width)."""
+    return f"torch.tensor({list(value)!r})[:, None, None]" if isinstance(value, tuple | list) else repr(value)
 
 
 def _kind(network: Network) -> str:

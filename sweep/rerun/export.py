@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweep.records import Journal, find_run, from_journal
-from sweep.rerun.card import card
+from sweep.rerun.card import card, per_channel
 from sweep.rerun.result import FOLDER, RESULT, RerunResult, read
 from sweep.rerun.trained import load_weights
 from sweep.spaces import Architecture, Network, network_from_json
@@ -75,14 +75,15 @@ def export(rerun: str | Path, to: str, *, out: str | Path | None = None) -> Expo
     folder = Path(out).expanduser() if out else Path(result.directory) / to
     _refuse_foreign(folder, file_name)
     given = _given(result)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".draft") as scratch:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as scratch:
         draft = Path(scratch, file_name)
         answers, loading = write(given, draft)
         difference, num_images = _compare(given, answers, file_name)
         page = Path(scratch, CARD)
         exported = Exported(to, str(folder / file_name), str(folder / CARD), _sha256(draft), difference, num_images)
         page.write_text(_card(given, exported, loading), encoding="utf-8")
+        folder.mkdir(exist_ok=True)
         os.replace(draft, folder / file_name)
         os.replace(page, folder / CARD)
     return exported
@@ -262,7 +263,7 @@ def _blocks(architecture: Architecture) -> dict[str, Any]:
         "depths": [stage.depth for stage in stages],
         "widths": [stage.width for stage in stages],
         "group_widths": [stage.group_width for stage in stages],
-        "bottleneck_multipliers": [1.0 for _ in stages],
+        "bottleneck_multipliers": [1 / stage.bottleneck_ratio for stage in stages],
         "strides": [2 for _ in stages],
         "se_ratio": architecture.se_ratio or None,
     }
@@ -285,7 +286,7 @@ def _torchvision_loading(given: _Given, path: Path) -> str:
     width, side, channels = given.architecture.stem_width, given.result.resolution, given.channels
     stem = f"network.stem[0] = nn.Conv2d({channels}, {width}, 3, stride=2, padding=1, bias=False)"
     grey = "" if channels == 3 else f"{stem}  # torchvision's own stem takes images of three channels\n"
-    mean, std = (_per_channel(value) for value in (given.result.pixel_mean, given.result.pixel_std))
+    mean, std = (per_channel(value) for value in (given.result.pixel_mean, given.result.pixel_std))
     return f"""A state dict of torchvision's RegNet, which takes normalised images. In the folder of this file:
 
 ```python
@@ -309,11 +310,6 @@ def predict(images):  # uint8, (batch, {channels}, {side}, {side})
         return network((images / 255 - {mean}) / {std}).argmax(1)
 ```
 """
-
-
-def _per_channel(value: Any) -> str:
-    """As Python that broadcasts over (batch, channels, height, width)."""
-    return f"torch.tensor({list(value)!r})[:, None, None]" if isinstance(value, tuple) else repr(value)
 
 
 # ---- what both have in common ------------------------------------------------------------------------------------

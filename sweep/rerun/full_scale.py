@@ -28,7 +28,6 @@ from sweep.rerun.warm_start import Source, warm_state
 from sweep.rerun.workplace import Workplace, full_scale
 from sweep.studies import derive_seed
 
-NUM_TRAIN = 60_000
 _LOOK_EVERY_S = 0.5
 # Ray Train looks at its workers every two seconds: half of a short training would be waiting.
 _ENVIRONMENT = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
@@ -46,7 +45,7 @@ def check_workers(workers: int, place: Workplace) -> None:
             f"--workers: {workers} is more than recipe.batch_size = {recipe.batch_size}, and a worker without an image "
             "has nothing to do; name fewer"
         )
-    if workers > (smallest := recipe.smallest_batch(NUM_TRAIN)):
+    if workers > (smallest := recipe.smallest_batch(place.num_train_images)):
         raise ValueError(
             f"--workers: {workers} is more than the {smallest} images of an epoch's last batch, which "
             "recipe.drop_last = false keeps, and a worker without an image has nothing to do; name fewer"
@@ -106,7 +105,7 @@ def job_of(candidate: Candidate, place: Workplace, name: str) -> Job:
         recipe=study.recipe.model_copy(update={"learning_rate": learning_rate}),
         num_epochs=study.rerun.epochs,
         seed=derive_seed(study.seed, "rerun", candidate.architecture_id),
-        num_train=NUM_TRAIN,
+        num_train=place.num_train_images,
         num_validation=0,
         num_classes=study.data.num_classes,
         split_seed=study.seed,

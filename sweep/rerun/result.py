@@ -78,9 +78,9 @@ class RerunResult:
 
     `candidates`: all that were in the running, the chosen `candidate` first; they were judged after `sweep_epochs` on
     `num_validation` images, as in the sweep. `confidence` is that of the study's intervals. `batch_size` is that of all
-    workers together. `pixel_mean` and `pixel_std`: what images are normalised by, in units of 0 to 1. `provenance`:
-    commit, versions and machine of the driver that trained it. `named`: how the user named the network, where the
-    sweep did not choose it.
+    workers together. `pixel_mean` and `pixel_std`: what images are normalised by, in units of 0 to 1, one
+    for each channel of RGB. `provenance`: commit, versions and machine of the driver that trained it. `named`: how the
+    user named the network, where the sweep did not choose it.
     """
 
     candidate: Candidate
@@ -100,8 +100,8 @@ class RerunResult:
     test_loss: float
     train_time_s: float
     seed: int
-    pixel_mean: float
-    pixel_std: float
+    pixel_mean: float | tuple[float, ...]
+    pixel_std: float | tuple[float, ...]
     weights_sha256: str
     directory: str
     provenance: dict[str, Any]

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from sweep.rerun.choose import Candidate
 from sweep.rerun.full_scale import job_of, read_history
 from sweep.rerun.job import Job, start_trial
@@ -146,10 +144,9 @@ def _of_one(job: Job, folder: Path) -> tuple["Tensor", "Tensor"]:
 
     trial = start_trial(job)
     trial.network.load_state_dict(unpacked((folder / WEIGHTS).read_bytes()))
-    images, labels = map(torch.from_numpy, open_test(job.data.files(job.data_name)))
-    index = np.arange(len(labels))
-    logits_NK = torch.cat([logits.cpu().double() for _, logits in logits_of(trial, images.to(trial.device), index)])
-    return logits_NK, labels[index].long()
+    images, labels, index = open_test(job.data.files(job.data_name))
+    logits_NK = torch.cat([logits.cpu().double() for _, logits in logits_of(trial, torch.from_numpy(images), index)])
+    return logits_NK, torch.from_numpy(labels)[index].long()
 
 
 def _provenance() -> dict[str, Any]:

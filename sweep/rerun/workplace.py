@@ -13,7 +13,7 @@ from cluster import Profile, Slots, ray_session
 from sweep.rerun.result import FOLDER
 from sweep.scheduling.engine import shared
 from sweep.studies import Study
-from sweep.training.data import prepare
+from sweep.training.data import num_train_images, prepare
 from sweep.training.store import Store
 
 
@@ -27,6 +27,7 @@ class Workplace:
     slots: Slots
     data: Any
     store: Callable[[str], Store]
+    num_train_images: int
 
 
 def full_scale(scale: str) -> str:
@@ -47,7 +48,8 @@ def open_workplace(
     for scale in scales:
         resolutions[scale] = next(one.resolution for one in study.scale if one.name == scale)
         resolutions[full_scale(scale)] = resolution_at_full_scale(study, scale)
-    files = {name: prepare(path=study.data.path, resolution=pixels) for name, pixels in resolutions.items()}
+    files = {name: prepare(study.data, resolution=pixels) for name, pixels in resolutions.items()}
     with ray_session(profile, run_dir) as slots:
         images, stores = shared(profile, files, run_dir / FOLDER, f"{sweep_id}/{FOLDER}")
-        yield Workplace(study, run_dir, slots, images, stores)
+        num_images = num_train_images(next(iter(files.values())))  # the same at any resolution
+        yield Workplace(study, run_dir, slots, images, stores, num_images)

@@ -8,7 +8,7 @@ import os
 import platform
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -75,9 +75,9 @@ def make_run_dir(run_dir: Path) -> None:
         ) from error
 
 
-def prepare_data(study: Study) -> dict[str, DataFiles]:
-    """The arrays of each scale, by its name; checked against their published sums."""
-    return {scale.name: prepare(path=study.data.path, resolution=scale.resolution) for scale in study.scale}
+def prepare_data(study: Study, log: Callable[[str], None]) -> dict[str, DataFiles]:
+    """The arrays of each scale, by its name; checked. `log` is told how far a long preparation has come."""
+    return {scale.name: prepare(study.data, resolution=scale.resolution, log=log) for scale in study.scale}
 
 
 def create(

@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,19 +51,15 @@ class Order:
     run_dir: str
     token: int
     profile: dict[str, Any]
-    data: dict[str, dict[str, str]]
+    data: dict[str, dict[str, Any]]
 
     @classmethod
     def of(cls, run_dir: Path, token: int, profile: Profile, data: dict[str, DataFiles]) -> "Order":
-        files = {name: {key: str(value) for key, value in asdict(files).items()} for name, files in data.items()}
+        files = {name: files.to_dict() for name, files in data.items()}
         return cls(str(run_dir), token, profile.model_dump(mode="json"), files)
 
     def files(self) -> dict[str, DataFiles]:
-        kept = ("source", "digest")
-        return {
-            name: DataFiles(**{key: value if key in kept else Path(value) for key, value in files.items()})  # type: ignore[arg-type]
-            for name, files in self.data.items()
-        }
+        return {name: DataFiles.from_dict(files) for name, files in self.data.items()}
 
 
 def main() -> None:

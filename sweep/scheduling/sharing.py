@@ -1,17 +1,16 @@
 """What the hosts of a cluster share without a file system in common: the images, and the trials' checkpoints.
 
 In: arrays in the driver's cache, and a profile's storage. Out: two small objects that travel to workers. `Images`
-answers paths on the host that asks: an array that its own cache lacks comes once through Ray's object store, and all
-its trials map that copy. `Stores` opens a trial's checkpoints where the profile says; where it says nothing they lie
-with the driver, and an actor there carries them.
+answers paths on the host that asks: an array that its own cache lacks comes from the driver's host once, a chunk at a
+time, and all its trials map that copy. `Stores` opens a trial's checkpoints where the profile says; where it says
+nothing they lie with the driver, and an actor there carries them.
 """
 
-import fcntl
 import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +19,29 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.profile import Storage
-from sweep.training import data as images
 from sweep.training.data import DataFiles
+from sweep.training.data import cache as images
+from sweep.training.data.cache import Layout
 from sweep.training.store import FolderStore, Store, open_store, store_names
 
 
 @dataclass(frozen=True)
 class _Array:
-    """`digest`: SHA-256 of the file. `reference`: the array in Ray's object store."""
+    """What a host must have: an array of this layout, whose chunks have these sums."""
 
-    digest: str
-    reference: Any
+    layout: Layout
+    sums: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Images:
-    """`by_name`: paths on the driver's host, by the name of a scale. The test images stay there."""
+    """`by_name`: paths on the driver's host `home`, by the name of a scale. `reader` reads there for other hosts. The
+    test images stay there."""
 
     by_name: Mapping[str, DataFiles]
     home: str = ""
     arrays: Mapping[Path, _Array] = field(default_factory=dict)
+    reader: Any = None
 
     def files(self, name: str) -> DataFiles:
         """Paths on the host that asks."""
@@ -47,38 +49,65 @@ class Images:
         if not self.arrays or _this_node() == self.home:
             return files
         return replace(
-            files,
-            train_images=_kept_here(files.train_images, self.arrays),
-            train_labels=_kept_here(files.train_labels, self.arrays),
+            files, train_images=self._kept_here(files.train_images), train_labels=self._kept_here(files.train_labels)
         )
+
+    def _kept_here(self, path: Path) -> Path:
+        array = self.arrays[path]
+        key = path, array.sums
+        if key not in _kept:  # a worker trains many trials; one look at the file is enough
+            _kept[key] = _fetched(path, array, self.reader)
+        return _kept[key]
+
+
+_kept: dict[tuple[Path, tuple[str, ...]], Path] = {}
 
 
 def share_images(by_name: Mapping[str, DataFiles]) -> Images:
-    """Put each array into Ray's object store once, for the hosts that lack it."""
+    """The arrays as any host reaches them."""
     paths = {path for files in by_name.values() for path in (files.train_images, files.train_labels)}
-    arrays = {path: _Array(images.recorded_digest(path), ray.put(np.load(path, mmap_mode="r"))) for path in paths}
-    return Images(dict(by_name), _this_node(), arrays)
+    arrays = {path: _Array(Layout.of(path), images.recorded_sums(path)) for path in paths}
+    return Images(dict(by_name), _this_node(), arrays, _on_this_node(_Reader))
 
 
 def _this_node() -> str:
     return ray.get_runtime_context().get_node_id()
 
 
-def _kept_here(path: Path, arrays: Mapping[Path, _Array]) -> Path:
-    array = arrays[path]
-    return _fetched(path, array.digest, array.reference)
+def _on_this_node(kind: type, *arguments: Any) -> Any:
+    """An actor that stays on this host."""
+    return (
+        ray.remote(kind)
+        .options(  # type: ignore[attr-defined]
+            num_cpus=0,
+            max_restarts=-1,
+            max_task_retries=3,  # each operation can be done twice
+            max_concurrency=4,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(_this_node(), soft=False),
+        )
+        .remote(*arguments)
+    )
 
 
-@cache  # a worker trains many trials; one look at the file is enough
-def _fetched(path: Path, digest: str, reference: Any) -> Path:
-    """The host's own copy, checked; fetched by the first of its processes while the others wait."""
+class _Reader:
+    def rows(self, path: Path, first: int, end: int) -> np.ndarray:
+        return np.load(path, mmap_mode="r")[first:end]
+
+
+def _fetched(path: Path, array: _Array, reader: Any) -> Path:
+    """The host's own copy, checked; fetched chunk by chunk by the first of its processes while the others wait."""
     folder = _writable_cache() / path.parent.name
-    folder.mkdir(exist_ok=True)
     here = folder / path.name
-    with (folder / f".{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not images.is_intact(here, digest):
-            images.save_array(here, ray.get(reference))
+    with images.locked(folder):
+        if not images.is_kept(here, array.sums):
+            images.build(
+                here,
+                array.layout.shape,
+                array.layout.dtype,
+                lambda first, end: ray.get(reader.rows.remote(path, first, end)),
+                sums=array.sums,
+            )
+            images.verify(here)
     return here
 
 
@@ -169,16 +198,4 @@ def share_stores(storage: Storage, folder: Path, sweep_id: str) -> Stores:
     """`folder` is the driver's; `sweep_id` keeps sweeps apart in storage that several use."""
     if storage.checkpoints:
         return Stores(f"{storage.checkpoints.rstrip('/')}/{sweep_id}", storage.endpoint)
-    home = _this_node()
-    keeper = (
-        ray.remote(_Keeper)
-        .options(  # type: ignore[attr-defined]
-            num_cpus=0,
-            max_restarts=-1,
-            max_task_retries=3,  # each operation can be done twice
-            max_concurrency=4,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(home, soft=False),
-        )
-        .remote(str(folder))
-    )
-    return Stores(str(folder), home=home, keeper=keeper)
+    return Stores(str(folder), home=_this_node(), keeper=_on_this_node(_Keeper, str(folder)))

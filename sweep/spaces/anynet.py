@@ -54,7 +54,7 @@ class AnyNetSpace(Space):
         )
 
     def degrees_of_freedom(self, ranges: Ranges) -> int:
-        """Per stage or shared d, w, b, g (for RegNet d, w_0, w_a, w_m, b, g), and the parts that have several values."""
+        """Per stage or shared d, w, b, g (for RegNet d, w_0, w_a, w_m, b, g), and the parts with several values."""
         ranges = self.within(ranges)
         num_parts = sum(isinstance(value, tuple) for value in ranges.parts().values())
         if self.line == "on":

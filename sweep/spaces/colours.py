@@ -1,9 +1,9 @@
 """One colour a space, the same in every figure, table and MLflow run of a study.
 
-In: the names of a study's spaces. Out: a colour for each. `SPACE_COLOURS`, from A to E and X, and `MORE_COLOURS` were found by
-search, and are held to it by a test: each has a contrast of 3 to 1 on a white and on a near-black page (#111418), and
-any two of the first differ by 25 or more in CIELAB, of all by 17 or more, as seen with full colour vision and with none
-of one kind of cone.
+In: the names of a study's spaces. Out: a colour for each. `SPACE_COLOURS`, from A to E and X, and `MORE_COLOURS` were
+found by search, and are held to it by a test: each has a contrast of 3 to 1 on a white and on a near-black page
+(#111418), and any two of the first differ by 25 or more in CIELAB, of all by 17 or more, as seen with full colour
+vision and with none of one kind of cone.
 """
 
 from collections.abc import Sequence
@@ -24,5 +24,7 @@ def colours_of(names: Sequence[str]) -> dict[str, str]:
 
     A study of more than twelve spaces repeats the last of them.
     """
-    free = [colour for colour in (*SPACE_COLOURS.values(), *MORE_COLOURS) if colour not in map(SPACE_COLOURS.get, names)]
+    free = [
+        colour for colour in (*SPACE_COLOURS.values(), *MORE_COLOURS) if colour not in map(SPACE_COLOURS.get, names)
+    ]
     return {name: SPACE_COLOURS.get(name) or (free.pop(0) if len(free) > 1 else free[0]) for name in names}

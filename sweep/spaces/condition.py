@@ -14,7 +14,14 @@ from sweep.spaces.checks import nearest
 from sweep.spaces.families import columns_of
 from sweep.spaces.network import Network
 
-_FUNCTIONS: dict[str, Callable[..., Any]] = {"abs": abs, "len": len, "max": max, "min": min, "sum": sum, "sorted": sorted}
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "abs": abs,
+    "len": len,
+    "max": max,
+    "min": min,
+    "sum": sum,
+    "sorted": sorted,
+}
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,

@@ -33,7 +33,15 @@ from sweep.spaces.complexity import StageArrays, batch_complexity
 from sweep.spaces.cost import Cost, Image
 from sweep.spaces.orders import Order, Sharing
 from sweep.spaces.ranges import MULTIPLIERS_PER_UNIT, SLOPES_PER_UNIT, Ranges
-from sweep.spaces.regnet import compatible_widths, follows_line, level_starts, level_bounds, level_widths, line_grid, may_follow_line
+from sweep.spaces.regnet import (
+    compatible_widths,
+    follows_line,
+    level_bounds,
+    level_starts,
+    level_widths,
+    line_grid,
+    may_follow_line,
+)
 from sweep.spaces.space import MEMBER, Draws
 
 
@@ -181,7 +189,7 @@ def _draw_pairs(ranges: Ranges, rng: np.random.Generator, num: int, ratios: Shar
 def _draw_differing_pairs(
     ranges: Ranges, rng: np.random.Generator, shape: tuple[int, int], *, shared: int
 ) -> np.ndarray:
-    """The `shared` half of the pair (0: b, 1: g) as in AnyNet C, the other stage by stage among those that go with it."""
+    """The `shared` half of the pair (0: b, 1: g) as in AnyNet C, the other stage by stage among those that suit it."""
     of_all = rng.integers(len(ranges.pairs), size=shape[0])
     values = [pair[shared] for pair in ranges.pairs]
     alike = [np.flatnonzero([other == value for other in values]) for value in values]
@@ -228,9 +236,7 @@ def draw_regnet(ranges: Ranges, rng: np.random.Generator, num: int) -> AnyNetDra
     return AnyNetDraws(ranges, columns[0], columns[1], columns[2], templates, reasons)
 
 
-def _fit(
-    depths: np.ndarray, on_line: np.ndarray, pair: np.ndarray, ranges: Ranges
-) -> tuple[np.ndarray, np.ndarray]:
+def _fit(depths: np.ndarray, on_line: np.ndarray, pair: np.ndarray, ranges: Ranges) -> tuple[np.ndarray, np.ndarray]:
     """The stages' widths, from those of the levels (whole floats), and what speaks against each network."""
     ratios, group_widths = (np.array(column)[pair][:, None] for column in zip(*ranges.pairs))
     group_widths = np.maximum(group_widths, 1)  # one group: every width suits

@@ -1,6 +1,7 @@
 """A multilayer perceptron as data, and what it costs.
 
-In: the widths of its hidden layers and the parts that they share. Out: a frozen, validated `Mlp`, and its layers' costs.
+In: the widths of its hidden layers and the parts that they share. Out: a frozen, validated `Mlp`, and its layers'
+costs.
 
 The image is flattened; each hidden layer is linear → norm → activation → dropout; with `skip` its input is added to its
 output, through a linear projection without bias where the two widths differ (a residual network of He et al. 2016 in

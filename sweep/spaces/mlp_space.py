@@ -23,8 +23,8 @@ from sweep.spaces.space import MEMBER, Draws, Space
 
 @dataclass(frozen=True, kw_only=True)
 class MlpRanges:
-    """Hidden layers from `depth_min` to `depth_max`, widths the multiples of `width_step` between the bounds, inclusive;
-    of each other part the values that a network may have. Raises ValueError naming field, value and remedy.
+    """Hidden layers from `depth_min` to `depth_max`, widths the multiples of `width_step` between the bounds,
+    inclusive; of each other part the values that a network may have. Raises ValueError naming field, value and remedy.
     """
 
     depth_min: int = 1

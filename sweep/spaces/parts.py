@@ -21,8 +21,9 @@ INITIALISATIONS = ("he", "xavier", "zero_last_norm")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """`stem_width` channels leave the stem, a convolution of `stem_kernel` pixels, with norm and activation after it, or
-    before it where `stem_order` is "pre"; then a 3×3 max-pooling of stride 2 where `stem_pool` says so (large images).
+    """`stem_width` channels leave the stem, a convolution of `stem_kernel` pixels, with norm and activation after it,
+    or before it where `stem_order` is "pre"; then a 3×3 max-pooling of stride 2 where `stem_pool` says so (large
+    images).
 
     `se_ratio` 0 means no squeeze-and-excitation; otherwise each block squeezes to that share of its *input* width
     (RegNetY: 0.25). `conv_bias` keeps a bias beside the norm, as d2l.ai does. `dropout` is the rate before the

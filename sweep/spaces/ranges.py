@@ -28,9 +28,10 @@ class Ranges(Parts):
     """Every bound is inclusive. Each part (`Parts`) has one value for all networks of a space, or a tuple of values, of
     which every network has one: the space then holds each network once for every combination of them.
 
-    `group_widths` (0,) stands for one group in all stages: plain convolutions, as in ResNet. A stage's width is a multiple of `width_step`. Of RegNet's line, `regnet_depth_max` bounds d, the blocks of all
-    stages together; `regnet_width_max` bounds w_0 and w_a; `regnet_slope_min` is the least w_a; `regnet_multiplier_min`
-    and `_max` bound w_m. Raises ValueError naming the field, the value and the remedy.
+    `group_widths` (0,) stands for one group in all stages: plain convolutions, as in ResNet. A stage's width is a
+    multiple of `width_step`. Of RegNet's line, `regnet_depth_max` bounds d, the blocks of all stages together;
+    `regnet_width_max` bounds w_0 and w_a; `regnet_slope_min` is the least w_a; `regnet_multiplier_min` and `_max` bound
+    w_m. Raises ValueError naming the field, the value and the remedy.
     """
 
     num_stages: int = 4

@@ -197,7 +197,9 @@ def _width_bounds(architecture: Architecture, grid: LineGrid) -> tuple[np.ndarra
 def _lines_through(low: np.ndarray, high: np.ndarray, grid: LineGrid) -> tuple[np.ndarray, np.ndarray]:
     """All (w_0, w_m) of the grid whose levels differ and lie within the bounds, stage by stage."""
     first_widths = np.arange(low[0], min(high[0], grid.first_width_max) + 1, grid.width_step)
-    w_m_low, w_m_high = (bound[0, 0] * MULTIPLIERS_PER_UNIT for bound in _multiplier_bounds(low[None], high[None], grid))
+    w_m_low, w_m_high = (
+        bound[0, 0] * MULTIPLIERS_PER_UNIT for bound in _multiplier_bounds(low[None], high[None], grid)
+    )
     multipliers = np.arange(np.floor(w_m_low), np.ceil(w_m_high) + 1) / MULTIPLIERS_PER_UNIT
     w_0, w_m = (axis.ravel() for axis in np.meshgrid(first_widths, multipliers))
     levels = level_widths(w_0, w_m, len(low), grid.width_step)

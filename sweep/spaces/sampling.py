@@ -2,7 +2,8 @@
 
 In: a space, its ranges, how many, a seed, the band, and the size of the images. Out: a `Population`, with every draw
 that was rejected counted by its reason. Networks are distributed as the space says (`distribution`, draws.py), given
-the band, without repetition. They come in the order of their draws, so that a larger population of the same seed begins with the smaller one.
+the band, without repetition. They come in the order of their draws, so that a larger population of the same seed begins
+with the smaller one.
 
 Populations of like complexity are the fair way to compare spaces (Radosavovic et al. 2019, section 3).
 """

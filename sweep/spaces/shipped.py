@@ -80,9 +80,7 @@ def _regnet(name: str, title: str, **traits) -> AnyNetSpace:
     )
 
 
-REGNET_X = _regnet(
-    "regnet_x", "RegNet X", parent=ANYNET_E, rule=RULES["quantised_widths"], published_size=3.0e8
-)
+REGNET_X = _regnet("regnet_x", "RegNet X", parent=ANYNET_E, rule=RULES["quantised_widths"], published_size=3.0e8)
 REGNET_Y = _regnet(
     "regnet_y", "RegNet Y", parent=REGNET_X, rule=RULES["squeeze_excitation"], settings={"se_ratio": SE_RATIO}
 )

@@ -3,8 +3,9 @@
 In: patch size, width, number of blocks and heads. Out: a frozen, validated `Vit`, and its layers' costs.
 
 The image is cut into patches by a convolution of that stride (what is left over at the right and the bottom is not
-seen), learnt positions are added, `num_blocks` pre-norm blocks of self-attention and a two-layer perceptron of `mlp_ratio`
-times the width follow, then a norm, the mean over the patches (no class token, as in Beyer et al. 2022) and the head.
+seen), learnt positions are added, `num_blocks` pre-norm blocks of self-attention and a two-layer perceptron of
+`mlp_ratio` times the width follow, then a norm, the mean over the patches (no class token, as in Beyer et al. 2022) and
+the head.
 """
 
 from collections.abc import Iterator, Mapping

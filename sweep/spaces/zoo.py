@@ -3,8 +3,8 @@
 In: a name, the path of a YAML file, or parameters as text. Out: a network. The zoo holds the RegNetX and RegNetY models
 published with Radosavovic et al. 2020 (parameters as in pycls' model zoo; `regnetx_4.0gf` is its RegNetX-4.0GF); those
 that torchvision builds, under its own names with `torchvision:` before them, because it rounds the widths of three
-models otherwise; RegNetX32 of d2l.ai, section 8.8, with its Xavier initialisation; and two transformers of Touvron et al.
-2021 (DeiT-Ti and DeiT-S, without their class token).
+models otherwise; RegNetX32 of d2l.ai, section 8.8, with its Xavier initialisation; and two transformers of Touvron et
+al. 2021 (DeiT-Ti and DeiT-S, without their class token).
 """
 
 from collections.abc import Callable, Mapping
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from sweep.spaces.architecture import Architecture, Stage
 from sweep.spaces.checks import nearest, refuse_unknown_keys
+from sweep.spaces.cost import Image
 from sweep.spaces.families import network_from_yaml
 from sweep.spaces.mlp import Mlp
 from sweep.spaces.network import Network
@@ -101,7 +102,13 @@ def _widths(text: str) -> tuple[int, ...]:
 
 _LINE: dict[str, Callable[[str], Any]] = {"d": int, "w0": int, "wa": float, "wm": float, "g": int}
 _REGNET: dict[str, Callable[[str], Any]] = {**_LINE, "b": float, "stem_width": int, "num_stages": int}
-_KIND = {int: "a whole number", float: "a number", _flag: "true or false", _widths: "widths like 256-128", str: "a word"}
+_KIND = {
+    int: "a whole number",
+    float: "a number",
+    _flag: "true or false",
+    _widths: "widths like 256-128",
+    str: "a word",
+}
 
 
 class _Family(NamedTuple):
@@ -131,17 +138,19 @@ _FAMILIES = {
 }
 
 
+def image_of(text: str) -> Image:
+    """What the network that a text names was made for: ImageNet, but for the network of d2l.ai, section 8.8."""
+    return Image(resolution=96, channels=1, classes=10) if text == "regnetx32" else Image(224, 3, 1000)
+
+
 def resolve(text: str) -> Network:
     """The network that a text names: `regnetx_400mf`, `net.yaml`, `regnetx:d=22,w0=24,wa=24.48,wm=2.54,g=16`,
     `mlp:widths=256-128,norm=batch` or `vit:patch=4,width=64,num_blocks=6,num_heads=4`.
 
     Raises ValueError naming the nearest known name, the file's fault, or the parameter that is wrong.
     """
-    if text in ZOO:
-        return ZOO[text]
-    family, colon, parameters = text.partition(":")
-    if colon and family in _FAMILIES:
-        return _from_parameters(family, parameters)
+    if (named := named_network(text)) is not None:
+        return named
     path = Path(text)
     if path.is_file():
         return _from_file(path)
@@ -151,6 +160,14 @@ def resolve(text: str) -> Network:
         f"architecture = {text!r} is neither a known network nor a YAML file nor like "
         f"'regnetx:d=22,w0=24,wa=24.48,wm=2.54,g=16'; {nearest(text, ZOO)}"
     )
+
+
+def named_network(text: str) -> Network | None:
+    """As `resolve`, but for files: what the text means on every machine, or None."""
+    if text in ZOO:
+        return ZOO[text]
+    family, colon, parameters = text.partition(":")
+    return _from_parameters(family, parameters) if colon and family in _FAMILIES else None
 
 
 def _from_file(path: Path) -> Network:

@@ -1,11 +1,11 @@
 """Studies: what is asked, validated before anything starts; and those that ship."""
 
+from sweep.studies.data import PUBLISHED, Data
 from sweep.studies.recipe import PRESETS, Recipe
 from sweep.studies.seeds import derive_seed, draw_share
 from sweep.studies.study import (
     MAX_TRIALS,
     TRAIN,
-    Data,
     Rerun,
     Scale,
     Stopping,
@@ -18,6 +18,7 @@ from sweep.studies.study import (
 __all__ = [
     "MAX_TRIALS",
     "PRESETS",
+    "PUBLISHED",
     "TRAIN",
     "Data",
     "Recipe",

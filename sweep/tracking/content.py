@@ -79,7 +79,7 @@ CURVES = {
 }
 _STUDY_PARAMS = {
     "": ("seed", "spaces", "trials_per_space", "max_failures", "objective"),
-    "data": ("name", "num_train", "num_validation"),
+    "data": ("name", "num_train", "num_validation", "num_classes", "num_channels"),
     "recipe": (
         "batch_size", "drop_last", "optimizer", "learning_rate", "momentum", "beta2", "nesterov", "weight_decay",
         "l1_decay", "gradient_clip", "schedule", "step_at", "step_factor", "cycle_rise", "warmup_steps",
@@ -210,16 +210,19 @@ def leave_point(row: Mapping[str, Any]) -> Point:
     return LEFT[row["outcome"]], float(row["after_arrival"]), row["ended_at_ms"], row["launch_order"]
 
 
-def dataset(study: Mapping[str, Any]) -> dict[str, str]:
-    """The training and validation images as an MLflow dataset: name, digest, source type, source and profile."""
-    data = study.get("data", {})
-    known = {key: data[key] for key in _STUDY_PARAMS["data"] if key in data}
+def dataset(meta: Mapping[str, Any]) -> dict[str, str]:
+    """The training and validation images as an MLflow dataset: name, digest, source type, source and profile.
+
+    The digest is of what the data set holds, as it was prepared.
+    """
+    data = meta["study"].get("data", {})
+    profile = {key: data[key] for key in _STUDY_PARAMS["data"] if key in data and key != "name"}
     return {
         "name": data.get("name", "unknown"),
-        "digest": f"{zlib.crc32(json.dumps(known, sort_keys=True).encode()):08x}",
+        "digest": (meta.get("data") or {}).get("digest", "unknown"),
         "source_type": "code",
         "source": json.dumps({"tags": {"mlflow.source.name": "sweep.training"}}),
-        "profile": json.dumps({key: value for key, value in known.items() if key != "name"}),
+        "profile": json.dumps(profile),
     }
 
 

@@ -180,7 +180,7 @@ class Delivery:
         study = meta["study"]
         tags = {"mlflow.note.content": content.note(study)}
         log_batch(self._client, run_id, params=content.parent_params(study), tags=tags)
-        described = Dataset(**content.dataset(study))
+        described = Dataset(**content.dataset(meta))
         self._client.log_inputs(run_id, [DatasetInput(described, [InputTag("mlflow.data.context", "training")])])
         view = content.saved_view(run_id, meta["created_at_ms"])
         self._client.set_experiment_tag(self._experiment_id, content.VIEW_TAG + run_id, view)

@@ -49,11 +49,18 @@ def _moved(x_BCHW: Tensor, recipe: Recipe, generator: torch.Generator, part: sli
     if padding:
         shift = torch.randint(2 * padding + 1, (2, B, 1), generator=generator, device=device)
         rows, columns = rows + shift[0], columns + shift[1]
-        # The border is the black of the normalised image, which is its smallest value.
-        x_BCHW = functional.pad(x_BCHW, (padding,) * 4, value=x_BCHW.min().item())
+        x_BCHW = _padded(x_BCHW, padding)
     image = torch.arange(B, device=device)[part, None, None]
     x_BHWC = x_BCHW.permute(0, 2, 3, 1)[image, rows[part, :, None], columns[part, None, :]]
     return x_BHWC.permute(0, 3, 1, 2)
+
+
+def _padded(x_BCHW: Tensor, padding: int) -> Tensor:
+    """With a border of the black of the normalised images, which is the smallest value of each channel."""
+    B, C, H, W = x_BCHW.shape
+    border_BCHW = x_BCHW.amin((0, 2, 3), keepdim=True).expand(B, C, H + 2 * padding, W + 2 * padding).clone()
+    border_BCHW[:, :, padding : padding + H, padding : padding + W] = x_BCHW
+    return border_BCHW
 
 
 def _erased(x_bCHW: Tensor, B: int, probability: float, generator: torch.Generator, part: slice) -> Tensor:

@@ -14,6 +14,11 @@ def pick_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def fits(images: torch.Tensor, device: torch.device) -> bool:
+    """Whether all images may stay on the device: on a card they may take half of its free memory."""
+    return device.type == "cpu" or images.nbytes < torch.cuda.mem_get_info(device)[0] / 2
+
+
 def limit_to_share(gpus_per_trial: float) -> None:
     """Let this process take that fraction of its card's memory and no more; nothing to do without a card."""
     if 0 < gpus_per_trial < 1 and torch.cuda.is_available():

@@ -101,6 +101,13 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         return _Normalise.apply(x_BCHW, self.weight, self.bias, mean_C, var_C, num, self.eps)  # type: ignore[no-any-return]
 
 
+class GlobalBatchNorm1d(GlobalBatchNorm2d):
+    """The same of features (B, C): an image of one pixel each."""
+
+    def forward(self, x_BC: Tensor) -> Tensor:
+        return super().forward(x_BC[:, :, None, None])[:, :, 0, 0]
+
+
 @torch.no_grad()
 def _global_statistics(x_BCHW: Tensor) -> tuple[Tensor, Tensor, float]:
     """Mean and variance over all workers, and the number of values that they are of.
@@ -139,8 +146,9 @@ class _Normalise(torch.autograd.Function):
 
 def _replace_norms(module: nn.Module) -> None:
     for name, child in module.named_children():
-        if isinstance(child, nn.BatchNorm2d):
-            norm = GlobalBatchNorm2d(child.num_features, eps=child.eps, momentum=child.momentum)
+        if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
+            kind = GlobalBatchNorm1d if isinstance(child, nn.BatchNorm1d) else GlobalBatchNorm2d
+            norm = kind(child.num_features, eps=child.eps, momentum=child.momentum)
             norm.weight, norm.bias = child.weight, child.bias
             norm.to(child.weight.device, child.weight.dtype).load_state_dict(child.state_dict())
             setattr(module, name, norm)

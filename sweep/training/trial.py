@@ -29,8 +29,8 @@ from sweep.models import build
 from sweep.spaces import Network
 from sweep.studies import Recipe, derive_seed
 from sweep.training.augment import augment, draw_mixing, mixup
-from sweep.training.data import Split
-from sweep.training.device import pick_device
+from sweep.training.data import PerChannel, Split
+from sweep.training.device import fits, pick_device
 from sweep.training.distributed import ALONE, Share
 from sweep.training.optimizers import optimizer_of
 from sweep.training.results import EpochResult, Tick
@@ -99,7 +99,8 @@ class Trial:
             torch.set_num_threads(1)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "weights"))
-            network = build(architecture, resolution=split.images.shape[1], channels=1, classes=num_classes)
+            resolution = split.images.shape[1]
+            network = build(architecture, resolution=resolution, channels=split.num_channels, classes=num_classes)
         network = network.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = share.synchronised(network, self.device)
         self._replica = share.replica(self.network, self.device)
@@ -109,8 +110,10 @@ class Trial:
         self._so_far: _EpochSoFar | None = None
         self._images = torch.from_numpy(split.images)
         self._labels = torch.from_numpy(split.labels)
-        if self.device.type == "cuda":  # resident: copied once, augmented there
-            self._images, self._labels = self._images.to(self.device), self._labels.to(self.device)
+        self._labels = self._labels.to(self.device)
+        if fits(self._images, self.device):  # resident: copied once, augmented there; else each batch is brought there
+            self._images = self._images.to(self.device)
+        self._mean, self._std = (_per_channel(value, self.device) for value in (split.mean, split.std))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -224,7 +227,7 @@ class Trial:
     def _batch(self, index: Tensor, generator: torch.Generator, step: int) -> tuple[Tensor, Tensor]:
         """This worker's images of a batch, augmented, and their targets: labels, or probabilities after mixup."""
         recipe, part = self.recipe, self.share.part(len(index))
-        images_BCHW, labels_B = self.normalised(self._images[index]), self._labels[index].long()
+        images_BCHW, labels_B = self.normalised(self._images[index.to(self._images.device)]), self._labels[index].long()
         if not recipe.mixup:
             return augment(images_BCHW, recipe, generator, part), labels_B[part]
         x_BCHW = augment(images_BCHW, recipe, generator)
@@ -253,21 +256,26 @@ class Trial:
             yield Tick(self.epoch + 1, self.step, self.steps_per_epoch)
             pace.resume()
 
-    def normalised(self, images_BHW: Tensor) -> Tensor:
-        """uint8 (B, H, W) to zero mean and unit deviation (B, 1, H, W), channels last."""
-        x_BCHW = images_BHW.unsqueeze(1).to(torch.float32).div_(255).sub_(self.split.mean).div_(self.split.std)
+    def normalised(self, images: Tensor) -> Tensor:
+        """uint8 (B, H, W) or (B, H, W, C) to zero mean and unit deviation (B, C, H, W) on the device, channels last."""
+        images_BCHW = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
+        x_BCHW = images_BCHW.to(self.device).to(torch.float32).div_(255).sub_(self._mean).div_(self._std)
         return x_BCHW.contiguous(memory_format=torch.channels_last)
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.recipe.precision == "bf16")
 
 
+def _per_channel(value: PerChannel, device: torch.device) -> float | Tensor:
+    return torch.tensor(value, device=device)[:, None, None] if isinstance(value, tuple) else value
+
+
 def logits_of(trial: Trial, images: Tensor, index: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
     """Of the images at `index`, chunk by chunk: its part of `index`, and logits (chunk, classes) on the device."""
     trial.network.eval()
-    for chunk in torch.from_numpy(index).to(images.device).split(_EVAL_BATCH):
+    for chunk in torch.from_numpy(index).split(_EVAL_BATCH):
         with torch.inference_mode(), trial.autocast():
-            logits = trial.network(trial.normalised(images[chunk])).float()
+            logits = trial.network(trial.normalised(images[chunk.to(images.device)])).float()
         yield chunk, logits
 
 
@@ -275,7 +283,7 @@ def running_sums(trial: Trial, images: Tensor, labels: Tensor, index: np.ndarray
     """Cross-entropy and wrong answers summed over the images at `index`, as they stand after each chunk of them."""
     loss, wrong = 0.0, 0
     for chunk, logits in logits_of(trial, images, index):
-        target = labels[chunk].long()
+        target = labels[chunk.to(labels.device)].to(trial.device).long()
         loss += functional.cross_entropy(logits, target, reduction="sum").item()
         wrong += int((logits.argmax(1) != target).sum())
         yield loss, wrong

@@ -11,6 +11,29 @@ from sweep.models import build
 from sweep.spaces import ZOO, Architecture, Stage, complexity, layer_table
 
 TINY = Architecture((Stage(1, 8, 4), Stage(2, 16, 2, 4)), stem_width=8, se_ratio=0.25)
+FIRST_WEIGHTS = {
+    "stem.0.weight": -0.1876400,
+    "stages.0.blocks.0.conv1.weight": -0.0016519,
+    "stages.0.blocks.0.conv2.weight": -0.1382278,
+    "stages.0.blocks.0.se.squeeze.weight": -0.1956766,
+    "stages.0.blocks.0.se.excite.weight": -0.3297758,
+    "stages.0.blocks.0.conv3.weight": 0.5304422,
+    "stages.0.blocks.0.skip.0.weight": -0.4384755,
+    "stages.1.blocks.0.conv1.weight": -0.0067034,
+    "stages.1.blocks.0.conv2.weight": 0.0985421,
+    "stages.1.blocks.0.se.squeeze.weight": 0.0351474,
+    "stages.1.blocks.0.se.excite.weight": -0.4308965,
+    "stages.1.blocks.0.conv3.weight": -0.6397709,
+    "stages.1.blocks.0.skip.0.weight": -0.2693051,
+    "stages.1.blocks.1.conv1.weight": 0.5052161,
+    "stages.1.blocks.1.conv2.weight": 0.2093000,
+    "stages.1.blocks.1.se.squeeze.weight": 0.4479343,
+    "stages.1.blocks.1.se.excite.weight": -0.5291604,
+    "stages.1.blocks.1.conv3.weight": -0.5230764,
+    "head.2.weight": -0.0037223,
+}
+LOGITS = [[0.0055666, -0.0023597, -0.0025259], [-0.0002578, -0.001401, 0.005528]]
+NEXT_DRAW = 0.0846076
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +125,17 @@ def test_weights_follow_the_current_random_state():
 
     assert torch.equal(weights(1), weights(1))
     assert not torch.equal(weights(1), weights(2))
+
+
+def test_weights_of_a_seed_stay_what_they_were():
+    """The first of each tensor, and logits, as this code drew them before there were other parts."""
+    torch.manual_seed(0)
+    network = build(TINY, channels=1, classes=3).eval()
+    drawn = {name: tensor.flatten()[0].item() for name, tensor in network.state_dict().items() if tensor.dim() > 1}
+    assert drawn == pytest.approx(FIRST_WEIGHTS, abs=2e-6)
+    images = torch.linspace(-1, 1, 2 * 16 * 16).view(2, 1, 16, 16)
+    torch.testing.assert_close(network(images), torch.tensor(LOGITS), rtol=0, atol=1e-6)
+    assert torch.rand(()).item() == pytest.approx(NEXT_DRAW, abs=1e-6), "nothing else was drawn"
 
 
 def test_weights_are_initialised_as_documented():

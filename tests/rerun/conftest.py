@@ -6,7 +6,7 @@ import pytest
 from rerun.small_sweep import NUM_TRAIN_AT_FULL_SCALE, make_sweep, network, study
 
 import sweep
-from sweep.rerun import full_scale
+from sweep.rerun import workplace
 from sweep.studies import derive_seed
 from sweep.training.data import open_split, prepare
 from sweep.training.trial import Trial
@@ -14,7 +14,7 @@ from sweep.training.trial import Trial
 
 @pytest.fixture(autouse=True)
 def few_images(monkeypatch):
-    monkeypatch.setattr(full_scale, "NUM_TRAIN", NUM_TRAIN_AT_FULL_SCALE)
+    monkeypatch.setattr(workplace, "num_train_images", lambda files: NUM_TRAIN_AT_FULL_SCALE)
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +22,7 @@ def rerun_done(tmp_path_factory) -> SimpleNamespace:
     run_dir = make_sweep(tmp_path_factory.mktemp("awkward ’ names") / "run with space")
     told: list = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(full_scale, "NUM_TRAIN", NUM_TRAIN_AT_FULL_SCALE)
+        patch.setattr(workplace, "num_train_images", lambda files: NUM_TRAIN_AT_FULL_SCALE)
         result, registered = sweep.rerun(
             run_dir, best=2, seeds=2, workers=2, progress=lambda *message: told.append(message)
         )

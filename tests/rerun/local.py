@@ -21,7 +21,10 @@ from sweep.training.store import FolderStore
 @contextmanager
 def _place(study: Study, run_dir: Path, profile: Profile, **_: Any) -> Iterator[Workplace]:
     images = SimpleNamespace(files=lambda name: prepare(resolution=study.scale[0].resolution))
-    yield Workplace(study, run_dir, Slots(1, 1, 0), images, lambda name: FolderStore(run_dir / "stores" / name))
+    stores = run_dir / "stores"
+    yield Workplace(
+        study, run_dir, Slots(1, 1, 0), images, lambda name: FolderStore(stores / name), NUM_TRAIN_AT_FULL_SCALE
+    )
 
 
 def _train(training: job.Job, place: Any, workers: int, folder: Path, progress: Callable[[Any], None]) -> None:
@@ -31,7 +34,6 @@ def _train(training: job.Job, place: Any, workers: int, folder: Path, progress: 
 def train_here(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(work, "open_workplace", _place)
     patch.setattr(full_scale, "_train_over_workers", _train)
-    patch.setattr(full_scale, "NUM_TRAIN", NUM_TRAIN_AT_FULL_SCALE)
 
 
 def work_of(run_dir: Path, told: Callable[[str, Any], None] = lambda stage, epoch: None) -> work.Work:

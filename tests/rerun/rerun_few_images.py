@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 
 import sweep
-from sweep.rerun import full_scale
+from sweep.rerun import workplace
 
 
 def kill(who: str) -> None:
@@ -27,5 +27,5 @@ if __name__ == "__main__":
         if when and not stage.startswith("confirm") and epoch.epoch == int(when[1]):
             kill(when[0])
 
-    full_scale.NUM_TRAIN = 640
+    workplace.num_train_images = lambda files: 640
     sweep.rerun(run_dir, best=2, seeds=1, progress=told)

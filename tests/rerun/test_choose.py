@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from rerun.small_sweep import ERRORS_PCT, make_sweep
+from rerun.small_sweep import ERRORS_PCT, make_journal
 
 import sweep
 from sweep.records import Journal, from_journal
@@ -12,7 +12,7 @@ from sweep.rerun.choose import Candidate, choose
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory):
-    with Journal.open(make_sweep(tmp_path_factory.mktemp("choose")), read_only=True) as journal:
+    with Journal.open(make_journal(tmp_path_factory.mktemp("choose")), read_only=True) as journal:
         return from_journal(journal)
 
 
@@ -31,7 +31,7 @@ def test_a_sweep_in_which_nothing_was_completed_has_no_best(tables):
 
 
 def test_networks_that_were_not_trained_cannot_be_trained_again(tmp_path):
-    run_dir = make_sweep(tmp_path / "rehearsal", objective="curves:answer_pct")
+    run_dir = make_journal(tmp_path / "rehearsal", objective="curves:answer_pct")
     with pytest.raises(ValueError, match=r"run: .*objective = 'curves:answer_pct'; there is nothing to train"):
         sweep.rerun(run_dir)
 

@@ -110,7 +110,11 @@ def test_onnx_answers_as_the_network_for_any_batch(name, rerun_of, monkeypatch, 
         exec(code_of(card), {})
 
 
-@pytest.mark.parametrize("architecture", [REGNET, replace(REGNET, se_ratio=0.0, stem_width=16)], ids=["y", "x"])
+@pytest.mark.parametrize(
+    "architecture",
+    [REGNET, Architecture((Stage(2, 8, 4, 2), Stage(1, 12, 24, 0.5)), stem_width=16)],
+    ids=["y", "bottlenecks"],
+)
 def test_torchvision_loads_it_strictly_and_answers_alike(architecture, rerun_of, monkeypatch):
     folder = rerun_of(architecture)
     exported = export(folder, "torchvision")
@@ -132,7 +136,7 @@ def test_torchvision_loads_it_strictly_and_answers_alike(architecture, rerun_of,
         (NETWORKS["mlp"], "a mlp is not what torchvision builds; export it to onnx"),
         (NETWORKS["vit"], "a vit is not what torchvision builds"),
         (OWN, "activation = 'silu' is not what torchvision builds; use 'relu'; or export it to onnx"),
-        (replace(OWN, activation="relu"), "bottleneck_ratio = 2 is not what torchvision builds"),
+        (replace(REGNET, conv_bias=True), "conv_bias = True is not what torchvision builds; use False"),
     ],
 )
 def test_what_torchvision_cannot_hold_is_refused_and_nothing_is_left(architecture, why, rerun_of):

@@ -140,7 +140,7 @@ def damaged(done, tmp_path, change) -> Path:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda folder: (folder / "weights.pt").write_bytes(b"other"), r"the SHA-256 of weights\.pt is not the recorded"),
+        (lambda folder: (folder / "weights.pt").write_bytes(b""), r"the SHA-256 of weights\.pt is not the recorded"),
         (lambda folder: (folder / "weights.pt").unlink(), r"holds no weights\.pt; name the directory of a rerun"),
         (lambda folder: (folder / "trained.json").unlink(), r"holds no trained\.json"),
         (lambda folder: (folder / "architecture.yaml").write_text("stages: 3"), r"architecture\.yaml: "),

@@ -78,7 +78,7 @@ def test_the_weights_have_the_test_error(rerun_done):
     assert hashlib.sha256(content).hexdigest() == result.weights_sha256
     trained = build(Architecture.from_json(result.candidate.architecture), channels=1, classes=10)
     trained.load_state_dict(torch.load(Path(result.directory, "weights.pt"), weights_only=True))
-    images, labels = map(torch.from_numpy, open_test(prepare(resolution=12)))
+    images, labels, _ = map(torch.from_numpy, open_test(prepare(resolution=12)))
     with torch.inference_mode():
         x_BCHW = (images.unsqueeze(1) / 255 - result.pixel_mean) / result.pixel_std
         wrong = int((trained.eval()(x_BCHW).argmax(1) != labels).sum())
@@ -106,7 +106,7 @@ def test_numbers_below_one_are_refused(option, rerun_done):
 
 
 def place_of(workers_fit: int, **changes) -> workplace.Workplace:
-    return workplace.Workplace(study(**changes), Path(), Slots(workers_fit, 1, 0), None, lambda name: None)
+    return workplace.Workplace(study(**changes), Path(), Slots(workers_fit, 1, 0), None, lambda name: None, 640)
 
 
 def test_more_workers_than_images_or_slots_are_refused():

@@ -66,7 +66,7 @@ def test_the_card_says_how_to_load_it_and_what_it_says_works(rerun_done, tmp_pat
     (snippet,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     names: dict = {}
     exec(snippet, names)
-    images, labels = map(torch.from_numpy, open_test(prepare(resolution=12)))
+    images, labels, _ = map(torch.from_numpy, open_test(prepare(resolution=12)))
     wrong = int((names["predict"](images[:2000]) != labels[:2000]).sum())
     assert wrong / 20 == pytest.approx(rerun_done.result.test_error_pct, abs=5)
     readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")

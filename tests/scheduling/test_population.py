@@ -68,7 +68,7 @@ def test_members_lie_in_space_and_band():
     scale = study.scale[0]
     for row in draw_population(study)[0]:
         architecture = Architecture.from_json(row.architecture)
-        assert get_space(row.space).contains(architecture, scale.to_ranges())
+        assert get_space(row.space).contains(architecture, scale.ranges_of(get_space(row.space)))
         assert scale.flops_min <= row.flops <= scale.flops_max
 
 
@@ -122,7 +122,7 @@ def test_a_band_without_members_is_refused():
 
 def test_ranges_of_the_study_reach_the_networks():
     study = quickstart("scale.ranges.num_stages=2", "scale.ranges.stem_width=24")
-    assert study.scale[0].to_ranges() != Ranges()
+    assert study.scale[0].ranges_of(get_space("anynet_c")) != Ranges()
     architecture = Architecture.from_json(draw_population(study)[0][0].architecture)
     assert len(architecture.stages) == 2
     assert architecture.stem_width == 24

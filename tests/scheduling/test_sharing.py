@@ -1,6 +1,7 @@
 """What hosts share: on one host here, which stands for another one too (tests/end_to_end has real ones)."""
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +10,7 @@ import ray
 from cluster import Profile, ray_session
 from cluster.profile import Storage
 from sweep.scheduling import hosts, sharing
-from sweep.training import data
-from sweep.training.data import DataFiles
+from sweep.training.data import DataFiles, cache
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -24,13 +24,13 @@ def files(tmp_path):
     """A data set in the driver's cache."""
     folder = tmp_path / "driver" / "set-1"
     for name in ("train-images", "train-labels"):
-        data.save_array(folder / f"{name}.npy", np.arange(60, dtype=np.uint8).reshape(15, 4))
+        cache.save_array(folder / f"{name}.npy", np.arange(60, dtype=np.uint8).reshape(15, 4))
     absent = folder / "test.npy"
     return DataFiles(folder / "train-images.npy", folder / "train-labels.npy", absent, absent, "here", "1")
 
 
 def as_on_another_host(shared):
-    return sharing.Images(shared.by_name, "another host", shared.arrays)
+    return replace(shared, home="another host")
 
 
 def test_the_drivers_host_maps_its_own_files(files):
@@ -44,20 +44,41 @@ def test_another_host_fetches_each_array_once(files, tmp_path, monkeypatch):
     assert here.train_images == tmp_path / "other" / "designspace-sweep" / "set-1" / "train-images.npy"
     assert np.array_equal(np.load(here.train_images), np.load(files.train_images))
     written = os.stat(here.train_images).st_mtime_ns
-    sharing._fetched.cache_clear()  # as another process of that host
+    sharing._kept.clear()  # as another process of that host
     shared.files("small")
     assert os.stat(here.train_images).st_mtime_ns == written
 
     here.train_images.write_bytes(b"damaged")
-    sharing._fetched.cache_clear()
+    sharing._kept.clear()
     shared.files("small")
+    assert np.array_equal(np.load(here.train_images), np.load(files.train_images))
+
+
+def test_another_host_mends_the_chunk_that_is_damaged(files, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+    monkeypatch.setattr(cache, "CHUNK_BYTES", 16)  # four rows
+    for path in (files.train_images, files.train_labels):
+        cache.save_array(path, np.load(path))
+    shared = as_on_another_host(sharing.share_images({"small": files}))
+    here = shared.files("small")
+    assert len(cache.recorded_sums(here.train_images)) == 4
+    with here.train_images.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"?")
+    sharing._kept.clear()
+    written, write = [], cache._write
+    monkeypatch.setattr(
+        cache, "_write", lambda file, layout, chunk, rows: written.append(chunk) or write(file, layout, chunk, rows)
+    )
+    shared.files("small")
+    assert written == [3]
     assert np.array_equal(np.load(here.train_images), np.load(files.train_images))
 
 
 def test_a_host_whose_home_is_read_only_keeps_them_among_its_temporary_files(files, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nothing")
     monkeypatch.setattr(sharing.tempfile, "gettempdir", lambda: str(tmp_path))
-    sharing._fetched.cache_clear()
+    sharing._kept.clear()
     here = as_on_another_host(sharing.share_images({"small": files})).files("small")
     assert here.train_labels.is_relative_to(tmp_path / f"designspace-sweep-{os.geteuid()}")
     assert (tmp_path / f"designspace-sweep-{os.geteuid()}").stat().st_mode & 0o077 == 0

@@ -5,7 +5,6 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-
 from spaces.strategies import CHAIN
 
 from sweep.spaces import SPACES, colours_of

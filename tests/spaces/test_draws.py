@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from spaces.strategies import CHAIN
 
 from sweep.spaces import SPACES, Ranges
@@ -110,9 +109,7 @@ def test_what_stays_shared_keeps_its_mix(space, kept):
     values = np.array(NARROW.pairs)[:, kept]
     draws = drawn(space)
     assert (values[draws.pairs] == values[draws.pairs[:, :1]]).all()
-    expect(
-        frequencies(values[draws.pairs[:, 0]]), frequencies(values[drawn("anynet_e", seed=1).pairs[:, 0]]), NUM / 2
-    )
+    expect(frequencies(values[draws.pairs[:, 0]]), frequencies(values[drawn("anynet_e", seed=1).pairs[:, 0]]), NUM / 2)
 
 
 def test_parts_with_several_values_are_even():

@@ -1,7 +1,7 @@
 """The spaces: exact sizes, nested membership, and which pairs of spaces test which rule."""
 
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 from spaces.strategies import CHAIN, CONVOLUTIONAL, PAPER, small
 
 from sweep.spaces import (
-    RULES, SPACES, ZOO, Architecture, Mlp, MlpRanges, Ranges, Stage, Vit, VitRanges, get_space, rule_pairs,
+    RULES,
+    SPACES,
+    ZOO,
+    Architecture,
+    Mlp,
+    MlpRanges,
+    Ranges,
+    Stage,
+    Vit,
+    VitRanges,
+    get_space,
+    rule_pairs,
 )  # fmt: skip
 from sweep.spaces.space import MEMBER
 
@@ -67,9 +78,16 @@ def test_the_number_of_perceptrons_equals_a_count_of_the_members(name):
 
 
 def test_the_transformers_are_counted():
-    ranges = VitRanges(depth_max=3, width_max=64)
-    networks = [Vit(4, w, d, h) for w in range(8, 80, 8) for d in range(1, 6) for h in (1, 2, 3, 4) if w % h == 0]
-    assert sum(SPACES["vit"].contains(network, ranges) for network in networks) == SPACES["vit"].size(ranges) == 12
+    ranges = VitRanges(depth_max=3, width_max=64, patch=(4, 7))
+    networks = [
+        Vit(p, w, d, h)
+        for p in (4, 5, 7)
+        for w in range(8, 80, 8)
+        for d in range(1, 6)
+        for h in (1, 2, 3, 4)
+        if w % h == 0
+    ]
+    assert sum(SPACES["vit"].contains(network, ranges) for network in networks) == SPACES["vit"].size(ranges) == 24
 
 
 @pytest.mark.parametrize("name", SPACES)
@@ -204,7 +222,7 @@ def test_the_chain_gives_one_pair_a_rule():
     rules = list(RULES.values())[:5]
     assert [pair.rule for pair in pairs] == [rule.name for rule in rules]
     assert [pair.claim for pair in pairs] == [rule.claim for rule in rules]
-    assert [(pair.space_without, pair.space_with) for pair in pairs] == list(zip(CHAIN, CHAIN[1:]))
+    assert [(pair.space_without, pair.space_with) for pair in pairs] == list(pairwise(CHAIN))
 
 
 def test_a_broken_rule_is_judged_against_the_counterpart():

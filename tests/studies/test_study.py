@@ -2,6 +2,7 @@
 
 import pytest
 
+from sweep.spaces import SPACES
 from sweep.studies import PRESETS, Recipe, Study, load_study, shipped_studies, study_from_dict
 from sweep.studies.study import LATER_FIELDS
 
@@ -18,16 +19,37 @@ def refusal(*overrides: str, base: str = "quickstart") -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["quickstart", "rules_small"])
-def test_shipped_studies_load(name):
+@pytest.mark.parametrize("name", shipped_studies())
+def test_shipped_studies_load_and_say_what_they_are_about(name):
     study = load_study(name)
     assert study.name == name
     assert study.question
     assert study_from_dict(study.to_dict()) == study
+    text = shipped_studies()[name].read_text(encoding="utf-8")
+    assert name == "quickstart" or (study.method and study.expected and "\nfinding = " in text)
+
+
+@pytest.mark.parametrize("name", shipped_studies())
+def test_the_smoke_form_asks_the_same_in_miniature(name):
+    study = load_study(name)
+    small = study.smoke()
+    assert small.name == f"{name}-smoke"
+    assert (small.spaces, small.scale, small.space) == (study.spaces, study.scale, study.space)
+    assert small.num_trials == len(study.spaces) * len(study.scale)
+    assert small.data.num_train * small.stopping.max_epochs <= 256
+    assert small.smoke().data == small.data
+
+
+def test_what_was_found_does_not_change_what_is_asked():
+    study = load_study("seed")
+    found = load_study("seed", ["finding=9.9 % after ten epochs", "method=another", "expected=nothing"])
+    assert found.finding == "9.9 % after ten epochs"
+    assert found.hash == study.hash
 
 
 def test_shipped_studies_are_what_is_promised():
-    assert {"quickstart", "rules_small"} <= set(shipped_studies())
+    promised = {"seed", "deeper_regnet", "resnet_block", "vionet", "perfect_mlp", "norms_and_activations"}
+    assert set(shipped_studies()) == promised | {"quickstart", "rules_small", "rules_large"}
     quickstart, rules_small = load_study("quickstart"), load_study("rules_small")
     assert quickstart.spaces == ("anynet_c", "anynet_d", "anynet_e", "regnet_x")
     assert 18 <= quickstart.trials_per_space <= 24
@@ -42,7 +64,7 @@ def test_overrides_reach_into_tables():
     assert study.stopping.max_epochs == 9
     assert study.scale[0].flops_max == 9e5
     assert study.name == "other"
-    assert study.scale[0].to_ranges().group_widths == (8,)
+    assert study.scale[0].ranges_of(SPACES["anynet_a"]).group_widths == (8,)
 
 
 def test_hash_is_of_what_decides_the_results():
@@ -186,6 +208,14 @@ def test_studies_are_frozen():
         ("scale.ranges.group_widths=[300]", "group_widths", "300"),
         ("scale.name=a/b", "scale.0.name", "pattern"),
         ("data.num_train=70000", "num_train", "60000"),
+        ("data.name=cifar", "data.name = 'cifar'", "'cifar10'"),
+        ("data.name=image_folder", "data: num_classes is missing", "add it"),
+        ("data.name=arrays", "data: num_classes is missing", "add it"),
+        ("data.num_classes=11", "num_classes = 11, but fashion_mnist has 10", "leave it out"),
+        ("data.num_channels=3", "num_channels = 3, but fashion_mnist has 1", "leave it out"),
+        ("data.num_channels=2", "data.num_channels = 2", "1 or 3"),
+        ("data.num_classes=1", "data.num_classes = 1", "2"),
+        ("data.max_bad_share=1.5", "data.max_bad_share = 1.5", "less"),
         ("recipe.batch_size=9000", "recipe.batch_size = 9000", "num_train"),
         ("spaces=[]", "spaces", "at least 1"),
         ('spaces=["anynet_f"]', "anynet_f", "anynet_"),
@@ -199,6 +229,38 @@ def test_bad_fields_are_named(override, field, hint):
     message = refusal(override)
     assert field in message
     assert hint in message
+
+
+def test_a_named_data_set_says_what_the_population_depends_on():
+    cifar = load_study("quickstart", ["data.name=cifar100", "data.num_validation=10000", "data.num_train=40000"])
+    assert (cifar.data.num_classes, cifar.data.num_channels) == (100, 3)
+    assert study_from_dict({**GOOD, "data": {"name": "cifar100"}}).data.num_train == 40_000
+    assert study_from_dict(cifar.to_dict()) == cifar
+    with pytest.raises(ValueError, match="num_validation = 50001, but cifar100 has 50000"):
+        study_from_dict({**GOOD, "data": {"name": "cifar100", "num_train": 40_001}})
+
+
+def test_a_folder_states_what_the_population_depends_on():
+    data = study_from_dict({**GOOD, "data": {"name": "image_folder", "num_classes": 7}}).data
+    assert (data.num_classes, data.num_channels, data.max_bad_share) == (7, 3, 0.001)
+    grey = {**GOOD, "data": {"name": "arrays", "num_classes": 300, "num_channels": 1, "max_bad_share": 0}}
+    assert study_from_dict(grey).data.num_channels == 1
+
+
+def test_the_hash_counts_classes_and_channels_where_the_name_does_not_say_them():
+    def hash_of(**data):
+        return study_from_dict({**GOOD, "data": data}).hash
+
+    assert hash_of() == hash_of(num_classes=10, num_channels=1, max_bad_share=0.5, path="/elsewhere")
+    folder = {"name": "image_folder", "num_classes": 10}
+    assert hash_of(**folder) == hash_of(**folder, num_channels=3, max_bad_share=0.5, path="/elsewhere")
+    others = ({"num_channels": 1}, {"num_classes": 11}, {"name": "arrays"}, {"num_train": 999})
+    assert len({hash_of(**folder), *(hash_of(**{**folder, **one}) for one in others)}) == 5
+
+
+@pytest.mark.parametrize(("name", "known"), [("quickstart", "40442e204932"), ("rules_small", "ede0464ebeff")])
+def test_studies_keep_the_hash_under_which_they_were_recorded(name, known):
+    assert load_study(name).hash == known
 
 
 def test_several_mistakes_are_all_named():
@@ -235,3 +297,75 @@ def test_an_awkward_name_survives():
     study = study_from_dict({**GOOD, "name": 'größe "2" <b> ’ 名前'})
     assert study_from_dict(study.to_dict()).name == 'größe "2" <b> ’ 名前'
     assert isinstance(study, Study)
+
+
+OWN = {"name": "wide_start", "base": "anynet_e", "where": "widths[0] >= 24"}
+
+
+def test_a_study_has_spaces_of_its_own():
+    study = study_from_dict({**GOOD, "space": [OWN], "spaces": ["anynet_e", "wide_start"]})
+    assert [space.name for space in study.design_spaces] == ["anynet_e", "wide_start"]
+    assert study.get_space("wide_start").rule.claim == "widths[0] >= 24"
+    assert study_from_dict(study.to_dict()) == study
+    assert study.hash != study_from_dict({**GOOD, "spaces": ["anynet_e", "regnet_x"]}).hash
+    assert study.colour_of("wide_start") != study.colour_of("anynet_e")
+
+
+def test_spaces_of_each_family_have_their_table():
+    scale = {**GOOD["scale"][0], "mlp": {"depth_max": 3, "norm": ["batch"]}, "vit": {"patch": 7}}
+    study = study_from_dict({**GOOD, "scale": [scale], "spaces": ["anynet_e", "mlp_d", "vit"]})
+    convolutional, perceptrons, transformers = (study.scale[0].ranges_of(space) for space in study.design_spaces)
+    assert convolutional == study_from_dict(GOOD).scale[0].ranges_of(SPACES["anynet_e"])
+    assert (perceptrons.depth_max, perceptrons.norm, transformers.patch) == (3, ("batch",), (7,))
+    assert {"norm", "skip"} <= study.varied_parts
+    assert "patch" not in study.varied_parts
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"space": [{**OWN, "name": "anynet_a"}]}, "space = .*: space names name 'anynet_a' twice; name each once"),
+        ({"space": [{**OWN, "base": "anynet_f"}]}, r"space\.0: space = 'anynet_f' is not known; did you mean 'anynet_"),
+        ({"space": [{**OWN, "where": "widthss[0] > 1"}]}, r"space\.0: where = .* did you mean 'widths'\?"),
+        ({"space": [{**OWN, "wher": "depth > 1"}]}, r"space\.0\.wher: unknown key; did you mean 'where'\?"),
+        (
+            {"space": [{**OWN, "ranges": {"depthmax": 1}}]},
+            r"space\.0: unknown key 'depthmax'; did you mean 'depth_max'",
+        ),
+        ({"spaces": ["wide_start"]}, "spaces = .*: space = 'wide_start' is not known"),
+        (
+            {
+                "space": [{"name": "deep", "base": "anynet_e", "ranges": {"depth_min": 5}}],
+                "spaces": ["deep"],
+                "scale": [{**GOOD["scale"][0], "ranges": {"depth_max": 3}}],
+            },
+            "study: deep at scale 'small': depth_min = 5 is above depth_max = 3",
+        ),
+        (
+            {"scale": [{**GOOD["scale"][0], "mlp": {"norm": ["bach"]}}]},
+            r"scale\.0\.mlp: norm = 'bach' is not known; did",
+        ),
+        ({"scale": [{**GOOD["scale"][0], "vit": {"heads": 2}}]}, r"scale\.0\.vit: unknown key 'heads'"),
+        ({"scale": [{**GOOD["scale"][0], "ranges": {"block": "basic"}}]}, r"scale\.0\.ranges: group_widths = "),
+    ],
+)
+def test_impossible_spaces_are_refused(changes, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        study_from_dict({**GOOD, **changes})
+
+
+def test_a_list_of_networks_is_a_space():
+    study = study_from_dict(
+        {**GOOD, "space": [{"name": "two", "networks": ["regnetx32", "mlp:widths=64"]}], "spaces": ["two"]}
+    )
+    (space,) = study.design_spaces
+    assert space.size(None) == 2
+    assert [network.depth for network in space.networks] == [10, 1]
+    for entry, message in (
+        ({"networks": ["regnetx31"]}, r"space\.0: networks = 'regnetx31' is no known network"),
+        ({"networks": ["regnetx32"] * 2}, r"space\.0: networks = 'regnetx32' is there twice"),
+        ({"networks": ["regnetx32"], "base": "anynet_a"}, r"space\.0: networks stands beside other keys than name"),
+        ({}, r"space\.0: base is missing; name the space"),
+    ):
+        with pytest.raises(ValueError, match=f"^{message}"):
+            study_from_dict({**GOOD, "space": [{"name": "two", **entry}], "spaces": ["two"]})

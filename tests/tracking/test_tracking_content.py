@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tracking.journal_maker import STUDY, make_journal, train
 
-from sweep.spaces import SPACE_COLOURS, SPACES, Architecture
+from sweep.spaces import SPACES, Architecture, Mlp, Vit
 from sweep.studies import Recipe, study_from_dict
 from sweep.tracking import content
 
@@ -35,20 +35,29 @@ def test_names_fit_the_viewer(trial):
 
 
 def test_trial_tags_are_those_to_filter_by(trial):
-    tags = content.trial_tags(trial, "parent")
+    tags = content.trial_tags(trial, "parent", "#c01b1f")
     assert tags["mlflow.parentRunId"] == "parent"
-    assert tags["mlflow.runColor"] == SPACE_COLOURS["regnet_x"]
+    assert tags["mlflow.runColor"] == "#c01b1f"
     assert (tags["kind"], tags["space"], tags["scale"], tags["audited"]) == ("trial", "regnet_x", "small", "yes")
     assert all(isinstance(value, str) for value in tags.values())
 
 
 def test_trial_params_are_few_short_and_say_the_architecture(trial):
     architecture = Architecture.from_json(trial["architecture"])
-    params = content.trial_params(trial, architecture)
+    params = content.trial_params(trial, architecture, {"norm"})
     assert list(params) == sorted(params)
     assert params["widths"] == "16, 16, 32"
     assert params["bottleneck_ratios"] == "1, 1, 1"
+    assert params["norm"] == "batch"
+    assert "activation" not in params, "all networks of the study have the same"
     assert max(map(len, params.values())) < 60
+
+
+def test_trial_params_of_other_families_say_what_they_are(trial):
+    perceptron = content.trial_params(trial, Mlp((64, 32), skip=True), {"skip"})
+    assert (perceptron["widths"], perceptron["skip"]) == ("64, 32", "True")
+    transformer = content.trial_params(trial, Vit(4, 64, 6, 4), ())
+    assert (transformer["depth"], transformer["width"]) == ("6", "64")
 
 
 def test_points_leave_out_what_is_not_finite_and_take_the_journal_times(trial):
@@ -68,7 +77,7 @@ def test_params_of_the_sweep_are_an_allow_list():
     assert params["spaces"] == "anynet_c, anynet_d, anynet_e, regnet_x"
     assert params["scale.small.flops_min"] == "400000"
     assert params["stopping.reduction_factor"] == "2"
-    everything = json.dumps([params, content.parent_tags(META), content.note(STUDY), content.dataset(STUDY)])
+    everything = json.dumps([params, content.parent_tags(META), content.note(STUDY), content.dataset(META)])
     assert "canary" not in everything
 
 

@@ -29,6 +29,16 @@ def test_augmentation_flips_and_shifts_each_image_by_itself():
     assert seen == possible  # 9 shifts, each also mirrored, and nothing else
 
 
+def test_the_border_of_colour_is_the_black_of_each_channel():
+    images = torch.rand(50, 3, 4, 4) + torch.tensor([0.0, 5.0, -7.0])[:, None, None]
+    moved = augment(images, Recipe(crop_padding=2, flip=False), torch.Generator().manual_seed(0))
+    for channel in range(3):
+        low = images[:, channel].min()
+        assert moved[:, channel].min() == low
+        assert set(moved[:, channel].flatten().tolist()) <= set(images[:, channel].flatten().tolist())
+        assert (moved[:, channel] == low).sum() > 50
+
+
 def test_no_augmentation_changes_nothing():
     images = torch.rand(5, 1, 6, 6)
     assert torch.equal(augment(images, Recipe(**NOTHING), seeded()), images)

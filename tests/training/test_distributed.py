@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from torch import distributed
 from training.two_workers import train
 
 from sweep.studies import Recipe
-from sweep.training.distributed import ALONE, GlobalBatchNorm2d, Share
+from sweep.training.distributed import ALONE, GlobalBatchNorm1d, GlobalBatchNorm2d, Share
 
 
 @pytest.mark.parametrize(("batch_size", "num_workers"), [(64, 1), (64, 2), (63, 2), (7, 3), (5, 5)])
@@ -63,3 +64,25 @@ def test_where_it_judges_it_is_the_plain_batch_norm():
     plain, ours = torch.nn.BatchNorm2d(4).eval(), GlobalBatchNorm2d(4).eval()
     x_BCHW = torch.randn(5, 4, 3, 3, generator=torch.Generator().manual_seed(0))
     assert torch.equal(plain(x_BCHW), ours(x_BCHW))
+
+
+def test_a_perceptrons_norm_is_replaced_too(tmp_path):
+    """One worker in a process group of its own, in training: values, gradients and statistics of the plain norm."""
+    torch.manual_seed(0)
+    plain, wrapped = torch.nn.BatchNorm1d(4), torch.nn.Sequential(torch.nn.BatchNorm1d(4))
+    x_BC = torch.randn(5, 4)
+    ours_BC, plain_BC = x_BC.clone().requires_grad_(), x_BC.clone().requires_grad_()
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    try:
+        ours = Share(0, 2).synchronised(wrapped, torch.device("cpu"))
+        given = ours(ours_BC)
+        given.square().sum().backward()
+    finally:
+        distributed.destroy_process_group()
+    expected = plain(plain_BC)
+    expected.square().sum().backward()
+    assert type(ours[0]) is GlobalBatchNorm1d
+    torch.testing.assert_close(given, expected)
+    torch.testing.assert_close(ours_BC.grad, plain_BC.grad, rtol=1e-4, atol=1e-5)
+    for (name, tensor), other in zip(ours[0].state_dict().items(), plain.state_dict().values()):
+        torch.testing.assert_close(tensor, other, msg=name)

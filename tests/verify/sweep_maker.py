@@ -52,7 +52,9 @@ def study(**stopping: Any) -> dict[str, Any]:
 
 
 def trial_row(space: str, draw: int, order: int, *, audited: bool, scale: str = "small", part: str = "") -> TrialRow:
-    network = Architecture((Stage(1 + draw % 3, 16, 8), Stage(1 + draw // 3 % 4, 16 + 8 * (draw % 5), 8)), 16)
+    network = Architecture(
+        (Stage(1 + draw % 3, 16, 8), Stage(1 + draw // 3 % 4, 16 + 8 * (draw % 5), 8)), stem_width=16
+    )
     trial_id = f"{space}-{scale}-{draw:04d}"
     return TrialRow(
         trial_id=trial_id, launch_order=order, space=space, scale=scale, cohort=f"{space}/{scale}{part}", draw=draw,

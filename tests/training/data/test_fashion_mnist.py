@@ -8,20 +8,23 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sweep.training import data
+from sweep.studies import Data
 from sweep.training.data import (
-    FASHION_MNIST,
     DamagedDataError,
     DataFiles,
+    cache,
     find_source,
     open_split,
     open_test,
     prepare,
+    published,
 )
+from sweep.training.data.published import FASHION_MNIST
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,7 @@ def copy(source, tmp_path):
     folder = tmp_path / "with space ’ and quote"
     folder.mkdir()
     for name in FASHION_MNIST:
-        shutil.copy(data._locate(source, name), folder)
+        shutil.copy(published._locate(source, "fashion_mnist", name), folder)
     return folder
 
 
@@ -52,7 +55,8 @@ def test_arrays_are_the_published_images(files):
     assert split.images.dtype == np.uint8
     assert np.bincount(split.labels).tolist() == [6000] * 10
     assert round(split.mean, 2) == 0.29
-    images, labels = open_test(files)
+    images, labels, index = open_test(files)
+    assert np.array_equal(index, np.arange(10_000))
     assert images.shape == (10_000, 28, 28)
     assert np.bincount(labels).tolist() == [1000] * 10
 
@@ -75,10 +79,10 @@ def test_all_processes_map_the_same_file(files):
 
 
 def test_a_second_preparation_uses_the_cache(files, monkeypatch):
-    def refuse(*_):
+    def refuse(*_, **__):
         raise AssertionError("built again")
 
-    monkeypatch.setattr(data, "_build_arrays", refuse)
+    monkeypatch.setattr(cache, "build", refuse)
     assert prepare(cache=files.train_images.parents[1]) == files
 
 
@@ -88,14 +92,14 @@ def test_another_resolution_is_another_array(tmp_path):
 
 
 def test_a_given_directory_is_used_and_named(copy, tmp_path):
-    assert prepare(path=str(copy), cache=tmp_path / "cache").source == str(copy)
+    assert prepare(Data(path=str(copy)), cache=tmp_path / "cache").source == str(copy)
 
 
 def test_uncompressed_files_are_read_too(copy, tmp_path):
     for name in FASHION_MNIST:
         (copy / name).write_bytes(gzip.decompress((copy / f"{name}.gz").read_bytes()))
         (copy / f"{name}.gz").unlink()
-    assert prepare(path=str(copy), cache=tmp_path / "cache").source == str(copy)
+    assert prepare(Data(path=str(copy)), cache=tmp_path / "cache").source == str(copy)
 
 
 def test_the_environment_names_a_directory(copy, tmp_path, monkeypatch):
@@ -121,14 +125,14 @@ def damage(file, how):
 def test_damaged_files_are_refused_with_both_remedies(copy, tmp_path, how):
     damage(copy / "train-labels-idx1-ubyte.gz", how)
     with pytest.raises(ValueError, match="train-labels-idx1-ubyte") as caught:
-        prepare(path=str(copy), cache=tmp_path / "cache")
+        prepare(Data(path=str(copy)), cache=tmp_path / "cache")
     assert "dataset-fashion-mnist" in str(caught.value)
     assert "torchvision" in str(caught.value)
 
 
 def test_a_wrong_directory_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"data\.path = '/nowhere'"):
-        prepare(path="/nowhere", cache=tmp_path)
+        prepare(Data(path="/nowhere"), cache=tmp_path)
 
 
 def test_a_sweep_refuses_a_cut_file_before_any_trial(copy, tmp_path, sweep_cli):
@@ -217,9 +221,9 @@ def test_a_preparation_that_is_interrupted_leaves_nothing_half_written(tmp_path,
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", fail)
         with pytest.raises(OSError, match="No space left"):
-            data.save_array(tmp_path / "a.npy", np.zeros(9))
+            cache.save_array(tmp_path / "a.npy", np.zeros(9))
     assert list(tmp_path.iterdir()) == []
-    data.save_array(tmp_path / "a.npy", np.zeros(9))
+    cache.save_array(tmp_path / "a.npy", np.zeros(9))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npy", "a.sha256"]
 
 
@@ -232,7 +236,7 @@ def few(tmp_path):
     rng = np.random.default_rng(0)
     paths = [tmp_path / f"{name}.npy" for name in ("train-images", "train-labels", "test-images", "test-labels")]
     for path, shape in zip(paths, [(100, 12, 12), (100,)] * 2):
-        data.save_array(path, rng.integers(0, 10, shape).astype(np.uint8))
+        cache.save_array(path, rng.integers(0, 10, shape).astype(np.uint8))
     return DataFiles(*paths, source="made up", digest="")
 
 
@@ -243,8 +247,10 @@ def open_few(files):
 @pytest.fixture
 def hashed(monkeypatch):
     """The names of the files whose sum is computed."""
-    names, sha256 = [], data._sha256
-    monkeypatch.setattr(data, "_sha256", lambda path: (names.append(path.stem), sha256(path))[1])
+    names, compute = [], cache._sum
+    monkeypatch.setattr(
+        cache, "_sum", lambda file, *span: (names.append(Path(file.name).stem), compute(file, *span))[1]
+    )
     return names
 
 
@@ -280,7 +286,7 @@ def test_an_array_without_its_sum_is_trusted_by_those_alone_who_looked_before(fe
     sum_of(path).unlink() if how == "gone" else sum_of(path).write_bytes(b"" if how == "empty" else b"\xff")
     with pytest.raises(DamagedDataError, match=r"train-labels\.(sha256 is gone|npy' is not what it was)"):
         open_few(few)
-    data.save_array(path, np.load(path))
+    cache.save_array(path, np.load(path))
     open_few(few)
     sum_of(path).unlink()
     open_few(few)
@@ -308,9 +314,9 @@ def test_what_was_mended_is_opened_again(few, hashed):
 
 
 def test_other_trouble_is_not_taken_for_damage(few, monkeypatch):
-    def fail(path):
+    def fail(*_):
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(data, "_sha256", fail)
+    monkeypatch.setattr(cache, "_sum", fail)
     with pytest.raises(OSError, match="Too many open files"):
         open_few(few)
