@@ -249,7 +249,7 @@ def hashed(monkeypatch):
     """The names of the files whose sum is computed."""
     names, compute = [], cache.sum_of
     monkeypatch.setattr(
-        cache, "_sum", lambda file, *span: (names.append(Path(file.name).stem), compute(file, *span))[1]
+        cache, "sum_of", lambda file, *span: (names.append(Path(file.name).stem), compute(file, *span))[1]
     )
     return names
 
