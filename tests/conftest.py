@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         path = item.path.relative_to(ROOT / "tests")
         name = path.parts[0] if path.parts[0] in _ONE_PROCESS else str(path)
-        name = item.name if path.name == "test_mixed.py" else name  # minutes each
+        name = item.name if path.name in ("test_mixed.py", "test_studies.py") else name  # long ones
         item.add_marker(pytest.mark.xdist_group(name))
 
 

@@ -19,6 +19,7 @@ from rich.console import Console
 OK, FAILURE, BAD_INPUT, STOPPED_EARLY, INTERRUPTED = 0, 1, 2, 3, 130
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+smoke = click.option("--smoke", is_flag=True, help="In miniature: the whole way in under a minute; it says nothing.")
 overrides = click.option(
     "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change a field, e.g. stopping.max_epochs=8."
 )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from sweep.cli.console import FAILURE, OK, as_json, emit_json, overrides, stderr, stdout
+from sweep.cli.console import FAILURE, OK, as_json, emit_json, overrides, smoke, stderr, stdout
 
 if TYPE_CHECKING:
     from sweep.scheduling.forecast import Disk
@@ -138,14 +138,16 @@ def show(arch: str, resolution: int | None, channels: int | None, classes: int |
 @click.command()
 @click.argument("study")
 @overrides
+@smoke
 @as_json
-def plan(study: str, overrides: tuple[str, ...], as_json: bool) -> None:
+def plan(study: str, overrides: tuple[str, ...], smoke: bool, as_json: bool) -> None:
     """Trials, budgets, epochs, device-hours and disk of STUDY, as ranges. Starts nothing."""
     from sweep.scheduling.forecast import forecast
     from sweep.scheduling.population import draw_population
     from sweep.studies import load_study
 
     loaded = load_study(study, overrides)
+    loaded = loaded.smoke() if smoke else loaded
     trials, draws = draw_population(loaded)
     cost = forecast(loaded, trials)
     if as_json:

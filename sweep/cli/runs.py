@@ -19,6 +19,7 @@ from sweep.cli.console import (
     on_profile,
     overrides,
     short_path,
+    smoke,
     stderr,
     stdout,
     stdout_kept_clean,
@@ -31,10 +32,17 @@ from sweep.cli.remote import follow
 @click.option("--run-dir", type=click.Path(path_type=Path), help="Where the sweep lives.  [default: runs/STUDY]")
 @on_profile
 @overrides
+@smoke
 @click.option("--resume", is_flag=True, help="Go on with the sweep in the run directory; start it if there is none.")
 @as_json
 def launch(
-    study: str, run_dir: Path | None, profile: str, overrides: tuple[str, ...], resume: bool, as_json: bool
+    study: str,
+    run_dir: Path | None,
+    profile: str,
+    overrides: tuple[str, ...],
+    smoke: bool,
+    resume: bool,
+    as_json: bool,
 ) -> None:
     """Run STUDY: train its population under early stopping, record, judge, report.
 
@@ -45,6 +53,7 @@ def launch(
     from sweep.studies import load_study
 
     loaded = load_study(study, overrides)
+    loaded = loaded.smoke() if smoke else loaded
     console = stderr()
     with stdout_kept_clean():
         summary = api.launch(

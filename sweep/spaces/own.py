@@ -1,24 +1,27 @@
-"""A user's own design space: one that ships, narrowed by a rule of theirs or with other ranges.
+"""A user's own design space: one that ships, narrowed by a rule of theirs or with other ranges; or a list of networks.
 
 In: a base, and a condition (condition.py), a rule in Python, or some ranges. Out: a `Space` whose parent is the base,
-so that a study which names both puts the rule to the test.
+so that a study which names both puts the rule to the test. In: networks by their names. Out: a `Space` of just these.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from sweep.spaces.checks import refusal
+from sweep.spaces.checks import nearest, refusal
+from sweep.spaces.complexity import complexity
 from sweep.spaces.condition import Condition
 from sweep.spaces.cost import Cost, Image
 from sweep.spaces.families import columns_of
 from sweep.spaces.loading import load_named
 from sweep.spaces.network import Network
+from sweep.spaces.ranges import Ranges
 from sweep.spaces.rules import Rule
 from sweep.spaces.shipped import space_title
 from sweep.spaces.space import MEMBER, Draws, Space
+from sweep.spaces.zoo import ZOO, named_network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +122,65 @@ def own_space(
         settings=settings,
         distribution=f"as {base.title}" + ("; what breaks the rule is rejected" if where or rule else ""),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedSpace(Space):
+    """Just these networks, whatever the ranges: the first that are drawn are the first of the list."""
+
+    RANGES: ClassVar[type] = Ranges
+    TABLE: ClassVar[str] = "ranges"
+
+    networks: tuple[Network, ...]
+
+    def contains(self, network: Network, ranges: Any) -> bool:
+        return network in self.networks
+
+    def size(self, ranges: Any) -> int:
+        """How many networks the list has."""
+        return len(self.networks)
+
+    def degrees_of_freedom(self, ranges: Any) -> int:
+        """Which network."""
+        return 1
+
+    def draw(self, ranges: Any, rng: np.random.Generator, num: int) -> "ListedDraws":
+        """The list over and over; the generator is not asked."""
+        return ListedDraws(self.networks, num)
+
+
+class ListedDraws(Draws):
+    """Row i is the i-th network of the list, counted around."""
+
+    def __init__(self, networks: tuple[Network, ...], num: int):
+        self._networks = networks
+        self.reasons = np.full(num, MEMBER)
+
+    def weigh(self, rows: np.ndarray, image: Image) -> Cost:
+        costs = [vars(complexity(network, **image._asdict())).values() for network in self._networks]
+        return Cost(*np.array([list(cost) for cost in costs], dtype=np.int64)[rows % len(costs)].T)
+
+    def key(self, row: int) -> bytes:
+        return self.network(row).id.encode()
+
+    def network(self, row: int) -> Network:
+        return self._networks[row % len(self._networks)]
+
+
+def listed_space(name: str, networks: Sequence[str]) -> ListedSpace:
+    """The space of a study's `[[space]]` table that names `networks`: those of the zoo, or by their numbers.
+
+    Raises ValueError for a name that is not known, or for a file, which another machine would not have.
+    """
+    found = []
+    for text in networks:
+        network = named_network(text)
+        if network is None:
+            raise refusal("networks", text, "is no known network", f"write it as a text; {nearest(text, ZOO)}")
+        if network in found:
+            raise refusal("networks", text, "is there twice", "name each once")
+        found.append(network)
+    return ListedSpace(name=name, title=space_title(name), networks=tuple(found), distribution="the list, in its order")
 
 
 def _anything(network: Network) -> bool:

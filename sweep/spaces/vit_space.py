@@ -3,8 +3,11 @@
 In: the `[scale.vit]` table of a study. Out: `VitRanges`, and a `Space` whose networks are `Vit`s.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from functools import cached_property
+from itertools import product
+from typing import ClassVar
 
 import numpy as np
 
@@ -18,21 +21,28 @@ from sweep.spaces.vit import Vit, vit_costs
 
 @dataclass(frozen=True, kw_only=True)
 class VitRanges:
-    """Patches of `patch` pixels a side; blocks from `depth_min` to `depth_max`; widths the multiples of `head_width`
-    between the bounds, inclusive, with a head for each. Raises ValueError naming field, value and remedy.
+    """Patches of `patch` pixels a side and perceptrons of `mlp_ratio` times the width, each one value or several;
+    blocks from `depth_min` to `depth_max`; widths the multiples of `head_width` between the bounds, inclusive, with a
+    head for each. Raises ValueError naming field, value and remedy.
     """
 
-    patch: int = 4
+    patch: tuple[int, ...] = (4,)
+    mlp_ratio: tuple[int, ...] = (4,)
     depth_min: int = 1
     depth_max: int = 12
     width_min: int = 16
     width_max: int = 384
     head_width: int = 16
-    mlp_ratio: int = 4
 
     def __post_init__(self) -> None:
-        for name in self.__dataclass_fields__:
+        for name in ("depth_min", "depth_max", "width_min", "width_max", "head_width"):
             object.__setattr__(self, name, positive_int(name, getattr(self, name)))
+        for name in ("patch", "mlp_ratio"):
+            given = getattr(self, name)
+            values = tuple(positive_int(name, value) for value in (given if isinstance(given, Iterable) else (given,)))
+            if not values or len(set(values)) < len(values):
+                raise refusal(name, given, "is empty or names a value twice", "name each value once")
+            object.__setattr__(self, name, values)
         for low, high in (("depth_min", "depth_max"), ("width_min", "width_max")):
             if getattr(self, low) > getattr(self, high):
                 raise refusal(low, getattr(self, low), f"is above {high} = {getattr(self, high)}", "lower it")
@@ -48,6 +58,11 @@ class VitRanges:
         first = -(-self.width_min // self.head_width) * self.head_width
         return range(first, self.width_max + 1, self.head_width)
 
+    @cached_property
+    def templates(self) -> tuple[tuple[int, int], ...]:
+        """Every patch with every ratio."""
+        return tuple(product(self.patch, self.mlp_ratio))
+
 
 @dataclass(frozen=True, kw_only=True)
 class VitSpace(Space):
@@ -59,7 +74,8 @@ class VitSpace(Space):
     def contains(self, network: Network, ranges: VitRanges) -> bool:
         return (
             isinstance(network, Vit)
-            and (network.patch, network.mlp_ratio, network.dropout) == (ranges.patch, ranges.mlp_ratio, 0)
+            and (network.patch, network.mlp_ratio) in ranges.templates
+            and network.dropout == 0
             and network.num_blocks in ranges.depths
             and network.width in ranges.widths
             and network.num_heads * ranges.head_width == network.width
@@ -67,48 +83,44 @@ class VitSpace(Space):
 
     def size(self, ranges: VitRanges) -> int:
         """How many networks the space holds, exactly."""
-        return len(ranges.depths) * len(ranges.widths)
+        return len(ranges.templates) * len(ranges.depths) * len(ranges.widths)
 
     def degrees_of_freedom(self, ranges: VitRanges) -> int:
-        """Blocks and width."""
-        return 2
+        """Blocks, width, and what else has several values."""
+        return 2 + (len(ranges.patch) > 1) + (len(ranges.mlp_ratio) > 1)
 
     def draw(self, ranges: VitRanges, rng: np.random.Generator, num: int) -> "VitDraws":
-        """Blocks and width log-uniformly."""
+        """Blocks and width log-uniformly, patches and ratios evenly."""
         uniform = rng.random((2, num))
         depths, widths = log_uniform(ranges.depths, uniform[0]), log_uniform(ranges.widths, uniform[1])
-        return VitDraws(ranges, depths, widths, np.full(num, MEMBER))
+        templates = rng.integers(len(ranges.templates), size=num)
+        return VitDraws(ranges, depths, widths, templates, np.full(num, MEMBER))
 
 
 @dataclass(frozen=True)
 class VitDraws(Draws):
-    """Whole numbers of shape (num,)."""
+    """Whole numbers of shape (num,); `templates` index those of the ranges."""
 
     ranges: VitRanges
     depths: np.ndarray
     widths: np.ndarray
+    templates: np.ndarray
     reasons: np.ndarray
 
     def weigh(self, rows: np.ndarray, image: Image) -> Cost:
-        patch, mlp_ratio = self.ranges.patch, self.ranges.mlp_ratio
-        num_patches = self._fields(1, 1).num_patches(image.resolution)
-        costs = vit_costs(patch, self.widths[rows], self.depths[rows], mlp_ratio, num_patches, image)
-        total = NOTHING.plus(*(cost for _, _, cost in costs))
-        return Cost(*(np.asarray(column, dtype=np.int64) for column in total))
+        columns = np.zeros((3, len(rows)), dtype=np.int64)
+        for number, (patch, mlp_ratio) in enumerate(self.ranges.templates):
+            here = self.templates[rows] == number
+            chosen = rows[here]
+            num_patches = Vit(patch, 1, 1, 1).num_patches(image.resolution)
+            costs = vit_costs(patch, self.widths[chosen], self.depths[chosen], mlp_ratio, num_patches, image)
+            columns[:, here] = np.stack(NOTHING.plus(*(cost for _, _, cost in costs)))
+        return Cost(*columns)
 
     def key(self, row: int) -> bytes:
-        return self.depths[row].tobytes() + self.widths[row].tobytes()
+        return b"".join(column[row].tobytes() for column in (self.depths, self.widths, self.templates))
 
     def network(self, row: int) -> Vit:
+        patch, mlp_ratio = self.ranges.templates[self.templates[row]]
         width = int(self.widths[row])
-        return self._fields(int(self.depths[row]), width // self.ranges.head_width)
-
-    def _fields(self, num_blocks: int, num_heads: int) -> Vit:
-        ranges: Any = self.ranges
-        return Vit(
-            patch=ranges.patch,
-            width=num_heads * ranges.head_width,
-            num_blocks=num_blocks,
-            num_heads=num_heads,
-            mlp_ratio=ranges.mlp_ratio,
-        )
+        return Vit(patch, width, int(self.depths[row]), width // self.ranges.head_width, mlp_ratio)

@@ -149,11 +149,8 @@ def resolve(text: str) -> Network:
 
     Raises ValueError naming the nearest known name, the file's fault, or the parameter that is wrong.
     """
-    if text in ZOO:
-        return ZOO[text]
-    family, colon, parameters = text.partition(":")
-    if colon and family in _FAMILIES:
-        return _from_parameters(family, parameters)
+    if (named := named_network(text)) is not None:
+        return named
     path = Path(text)
     if path.is_file():
         return _from_file(path)
@@ -163,6 +160,14 @@ def resolve(text: str) -> Network:
         f"architecture = {text!r} is neither a known network nor a YAML file nor like "
         f"'regnetx:d=22,w0=24,wa=24.48,wm=2.54,g=16'; {nearest(text, ZOO)}"
     )
+
+
+def named_network(text: str) -> Network | None:
+    """As `resolve`, but for files: what the text means on every machine, or None."""
+    if text in ZOO:
+        return ZOO[text]
+    family, colon, parameters = text.partition(":")
+    return _from_parameters(family, parameters) if colon and family in _FAMILIES else None
 
 
 def _from_file(path: Path) -> Network:

@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 
 from sweep.spaces import SPACES, MlpRanges, Ranges, Space, VitRanges, colours_of, get_space
 from sweep.spaces.mlp import MLP_CHECKS
-from sweep.spaces.own import own_space
+from sweep.spaces.own import listed_space, own_space
 from sweep.studies.data import Data
 from sweep.studies.recipe import Recipe, preset
 from sweep.studies.settings import Count, Settings, Share
@@ -78,11 +78,12 @@ class Scale(Settings):
 
 class Own(Settings):
     """A space of the study's own: `base` narrowed by a condition (`where`), by a rule in Python (`rule`, as
-    `module:name`), or with other `ranges`.
+    `module:name`), or with other `ranges`; or just the `networks` of a list.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
-    base: str
+    base: str = ""
+    networks: Annotated[tuple[str, ...], Field(strict=False)] = ()
     where: str = ""
     rule: str = ""
     ranges: dict[str, Any] = Field(default_factory=dict)
@@ -95,6 +96,12 @@ class Own(Settings):
         return self
 
     def to_space(self) -> Space:
+        if self.networks:
+            if any(getattr(self, key) for key in ("base", "where", "rule", "ranges", "claim", "citation")):
+                raise ValueError("networks stands beside other keys than name; a list of networks needs no other")
+            return listed_space(self.name, self.networks)
+        if not self.base:
+            raise ValueError("base is missing; name the space that this one narrows, or give a list of networks")
         base = get_space(self.base)
         _refuse_unknown(self.ranges, base.RANGES)
         return own_space(
@@ -197,12 +204,16 @@ class Study(Settings):
 
     A trial whose own code fails is tried again `max_failures` times, one whose machine fails `max_machine_failures`
     times; one that runs out of memory counts as failed, or is tried once with half the batch ("smaller_batch").
-    `objective`: "train", or `module:function` of the user's own (sweep/training/objective.py). `recipe`: a table, or
+    `method`, `expected` and `finding` are for people: how the question is put to the test, what others would expect,
+    and, once it has run, what came out. `objective`: "train", or `module:function` of the user's own (sweep/training/objective.py). `recipe`: a table, or
     the name of a preset in its place (sweep/studies/recipe.py).
     """
 
     name: Name
     question: str = ""
+    method: str = ""
+    expected: str = ""
+    finding: str = ""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     space: Annotated[tuple[Own, ...], Field(strict=False)] = ()
     spaces: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
@@ -306,14 +317,32 @@ class Study(Settings):
         """The space's colour wherever this study is shown, also one that joined the sweep later."""
         return colours_of(list(dict.fromkeys([*self.spaces, space])))[space]
 
+    def smoke(self) -> "Study":
+        """The same study in miniature: it goes the whole way in under a minute, and says nothing."""
+        num_train, num_validation = min(self.data.num_train, 128), min(self.data.num_validation, 100)
+        epochs = min(self.stopping.max_epochs, 2)
+        stopping = {"max_epochs": epochs, "grace_epochs": 1}
+        return Study.model_validate(
+            self.model_dump(exclude_unset=True)
+            | {
+                "name": f"{self.name.removesuffix('-smoke')}-smoke",
+                "trials_per_space": 1,
+                "data": self.data.model_dump() | {"num_train": num_train, "num_validation": num_validation},
+                "recipe": self.recipe.model_dump() | {"batch_size": min(self.recipe.batch_size, 32)},
+                "stopping": self.stopping.model_dump() | stopping,
+                "rerun": self.rerun.model_dump() | {"epochs": 1},
+            }
+        )
+
     @property
     def num_trials(self) -> int:
         return self.trials_per_space * len(self.spaces) * len(self.scale)
 
     @property
     def hash(self) -> str:
-        """Twelve hex digits of what decides the results; where the images lie does not count."""
-        counted = self.model_dump(mode="json", exclude={"tracking": True, "data": self.data.not_counted})
+        """Twelve hex digits of what decides the results; where the images lie, or what was found, does not count."""
+        told = {"method": True, "expected": True, "finding": True}
+        counted = self.model_dump(mode="json", exclude={"tracking": True, "data": self.data.not_counted, **told})
         for table, later in LATER_FIELDS.items():
             _forget_defaults(getattr(self, table) if table else self, counted[table] if table else counted, later)
         return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:12]

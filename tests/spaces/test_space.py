@@ -78,9 +78,16 @@ def test_the_number_of_perceptrons_equals_a_count_of_the_members(name):
 
 
 def test_the_transformers_are_counted():
-    ranges = VitRanges(depth_max=3, width_max=64)
-    networks = [Vit(4, w, d, h) for w in range(8, 80, 8) for d in range(1, 6) for h in (1, 2, 3, 4) if w % h == 0]
-    assert sum(SPACES["vit"].contains(network, ranges) for network in networks) == SPACES["vit"].size(ranges) == 12
+    ranges = VitRanges(depth_max=3, width_max=64, patch=(4, 7))
+    networks = [
+        Vit(p, w, d, h)
+        for p in (4, 5, 7)
+        for w in range(8, 80, 8)
+        for d in range(1, 6)
+        for h in (1, 2, 3, 4)
+        if w % h == 0
+    ]
+    assert sum(SPACES["vit"].contains(network, ranges) for network in networks) == SPACES["vit"].size(ranges) == 24
 
 
 @pytest.mark.parametrize("name", SPACES)

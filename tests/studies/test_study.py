@@ -19,16 +19,37 @@ def refusal(*overrides: str, base: str = "quickstart") -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["quickstart", "rules_small"])
-def test_shipped_studies_load(name):
+@pytest.mark.parametrize("name", shipped_studies())
+def test_shipped_studies_load_and_say_what_they_are_about(name):
     study = load_study(name)
     assert study.name == name
     assert study.question
     assert study_from_dict(study.to_dict()) == study
+    text = shipped_studies()[name].read_text(encoding="utf-8")
+    assert name == "quickstart" or (study.method and study.expected and "\nfinding = " in text)
+
+
+@pytest.mark.parametrize("name", shipped_studies())
+def test_the_smoke_form_asks_the_same_in_miniature(name):
+    study = load_study(name)
+    small = study.smoke()
+    assert small.name == f"{name}-smoke"
+    assert (small.spaces, small.scale, small.space) == (study.spaces, study.scale, study.space)
+    assert small.num_trials == len(study.spaces) * len(study.scale)
+    assert small.data.num_train * small.stopping.max_epochs <= 256
+    assert small.smoke().data == small.data
+
+
+def test_what_was_found_does_not_change_what_is_asked():
+    study = load_study("seed")
+    found = load_study("seed", ["finding=9.9 % after ten epochs", "method=another", "expected=nothing"])
+    assert found.finding == "9.9 % after ten epochs"
+    assert found.hash == study.hash
 
 
 def test_shipped_studies_are_what_is_promised():
-    assert {"quickstart", "rules_small"} <= set(shipped_studies())
+    promised = {"seed", "deeper_regnet", "resnet_block", "vionet", "perfect_mlp", "norms_and_activations"}
+    assert set(shipped_studies()) == promised | {"quickstart", "rules_small", "rules_large"}
     quickstart, rules_small = load_study("quickstart"), load_study("rules_small")
     assert quickstart.spaces == ("anynet_c", "anynet_d", "anynet_e", "regnet_x")
     assert 18 <= quickstart.trials_per_space <= 24
@@ -295,7 +316,7 @@ def test_spaces_of_each_family_have_their_table():
     study = study_from_dict({**GOOD, "scale": [scale], "spaces": ["anynet_e", "mlp_d", "vit"]})
     convolutional, perceptrons, transformers = (study.scale[0].ranges_of(space) for space in study.design_spaces)
     assert convolutional == study_from_dict(GOOD).scale[0].ranges_of(SPACES["anynet_e"])
-    assert (perceptrons.depth_max, perceptrons.norm, transformers.patch) == (3, ("batch",), 7)
+    assert (perceptrons.depth_max, perceptrons.norm, transformers.patch) == (3, ("batch",), (7,))
     assert {"norm", "skip"} <= study.varied_parts
     assert "patch" not in study.varied_parts
 
@@ -313,7 +334,11 @@ def test_spaces_of_each_family_have_their_table():
         ),
         ({"spaces": ["wide_start"]}, "spaces = .*: space = 'wide_start' is not known"),
         (
-            {"space": [{"name": "deep", "base": "anynet_e", "ranges": {"depth_min": 5}}], "spaces": ["deep"]},
+            {
+                "space": [{"name": "deep", "base": "anynet_e", "ranges": {"depth_min": 5}}],
+                "spaces": ["deep"],
+                "scale": [{**GOOD["scale"][0], "ranges": {"depth_max": 3}}],
+            },
             "study: deep at scale 'small': depth_min = 5 is above depth_max = 3",
         ),
         (
@@ -327,3 +352,20 @@ def test_spaces_of_each_family_have_their_table():
 def test_impossible_spaces_are_refused(changes, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         study_from_dict({**GOOD, **changes})
+
+
+def test_a_list_of_networks_is_a_space():
+    study = study_from_dict(
+        {**GOOD, "space": [{"name": "two", "networks": ["regnetx32", "mlp:widths=64"]}], "spaces": ["two"]}
+    )
+    (space,) = study.design_spaces
+    assert space.size(None) == 2
+    assert [network.depth for network in space.networks] == [10, 1]
+    for entry, message in (
+        ({"networks": ["regnetx31"]}, r"space\.0: networks = 'regnetx31' is no known network"),
+        ({"networks": ["regnetx32"] * 2}, r"space\.0: networks = 'regnetx32' is there twice"),
+        ({"networks": ["regnetx32"], "base": "anynet_a"}, r"space\.0: networks stands beside other keys than name"),
+        ({}, r"space\.0: base is missing; name the space"),
+    ):
+        with pytest.raises(ValueError, match=f"^{message}"):
+            study_from_dict({**GOOD, "space": [{"name": "two", **entry}], "spaces": ["two"]})
