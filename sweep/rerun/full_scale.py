@@ -22,6 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sweep.rerun.choose import Candidate
 from sweep.rerun.confirm import Progress
 from sweep.rerun.job import Job, Reports, Row, epoch_result, read_rows, resume, start_trial, train
@@ -229,7 +231,7 @@ def _test(trial: Any, job: Job) -> tuple[float, float, int]:
     from sweep.training.trial import evaluate
 
     images, labels, index = open_test(job.data.files(job.data_name))
-    loss, error_pct = evaluate(trial, torch.from_numpy(images), torch.from_numpy(labels), index)
+    loss, error_pct = evaluate(trial, torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)), index)
     return loss, error_pct, len(index)
 
 
