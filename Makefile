@@ -1,10 +1,11 @@
 # The project's commands. Each says what it does, works as root or not, and may be run again at any time.
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test faults soak lint clean
+.PHONY: help quickstart seed test faults soak lint clean
 .NOTPARALLEL:
 
 help:
 	@echo 'make quickstart   .venv, packages, data, then the quickstart sweep into runs/quickstart: verdicts and a report'
+	@echo 'make seed         the example of d2l.ai 8.8 as the book has it: its layers, then its training, into runs/seed'
 	@echo 'make test         .venv, packages, data, then all tests'
 	@echo 'make faults       every fault of the README, ROUNDS times each (5), and its table; as root, for small disks and hosts'
 	@echo 'make soak         MINUTES (60) of sweeps under a random mix of faults'
@@ -19,6 +20,15 @@ quickstart:
 	@echo 'Next:  .venv/bin/sweep ui runs/quickstart       every run in the MLflow UI'
 	@echo '       .venv/bin/sweep rerun runs/quickstart    the best network, trained at full scale'
 	@echo '       .venv/bin/sweep plan rules_small         what a larger sweep would cost'
+
+# SMOKE=--smoke: in miniature, within a minute.
+seed:
+	@bash .ci/setup.sh base
+	@.venv/bin/sweep show regnetx32 --resolution 96
+	@echo '==> sweep launch seed $(SMOKE) --resume' >&2
+	@.venv/bin/sweep launch seed $(SMOKE) --resume
+	@echo
+	@echo 'Next:  .venv/bin/sweep rerun runs/seed --seeds 1    on all 60,000 images, then the test set, once'
 
 test:
 	@bash .ci/setup.sh dev

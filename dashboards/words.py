@@ -3,6 +3,7 @@
 In: tables and verdicts. Out: plain text, not escaped. A number comes with its interval, n and budget.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -149,8 +150,9 @@ def answers(tables: Tables, verdicts: Sequence[Verdict]) -> list[str]:
 def _answer(verdicts: Sequence[Verdict], *, name_scale: bool) -> str:
     first = verdicts[0]
     where = f"After {epochs_text(first.rung_epochs)}" + (f" at scale {first.scale}" if name_scale else "")
-    decided = [_claim(v) for v in verdicts if v.verdict != "undecided"]
-    undecided = [_doubt(v) for v in verdicts if v.verdict == "undecided"]
+    names = _names(verdicts)
+    decided = [_claim(v, names[v]) for v in verdicts if v.verdict != "undecided"]
+    undecided = [_doubt(v, names[v]) for v in verdicts if v.verdict == "undecided"]
     if not decided:
         num = "its one rule" if len(verdicts) == 1 else f"any of its {len(verdicts)} rules"
         return f"{where}, this sweep cannot decide {num}: {_join(undecided)}."
@@ -158,19 +160,28 @@ def _answer(verdicts: Sequence[Verdict], *, name_scale: bool) -> str:
     return f"{sentence} Undecided: {_join(undecided)}." if undecided else sentence
 
 
-def _claim(verdict: Verdict) -> str:
+def _names(verdicts: Sequence[Verdict]) -> dict[Verdict, str]:
+    """What to call each rule: where several spaces test it, with the one that does not obey."""
+    counts = Counter(verdict.rule for verdict in verdicts)
+    return {
+        v: f"“{rule_label(v.rule)}”" + (f" against {space_title(v.space_without)}" if counts[v.rule] > 1 else "")
+        for v in verdicts
+    }
+
+
+def _claim(verdict: Verdict, name: str) -> str:
     says = {
         "helps": "helps",
         "hurts": "hurts",
         "free": f"costs and gains nothing within ±{verdict.margin_pct:g} points",
     }[verdict.verdict]
-    return f"the rule “{rule_label(verdict.rule)}” {says} ({_numbers(verdict)})"
+    return f"the rule {name} {says} ({_numbers(verdict)})"
 
 
-def _doubt(verdict: Verdict) -> str:
+def _doubt(verdict: Verdict, name: str) -> str:
     more = verdict.trials_to_decide
     needs = "" if more is None else f"; needs about {more:,} more networks in each space"
-    return f"“{rule_label(verdict.rule)}” ({_numbers(verdict)}{needs})"
+    return f"{name} ({_numbers(verdict)}{needs})"
 
 
 def _numbers(verdict: Verdict) -> str:

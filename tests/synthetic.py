@@ -34,6 +34,7 @@ def study(
     scales: tuple[str, ...] = ("small",),
     trials_per_space: int = 20,
     objective: str = "train",
+    **told: str,
 ) -> dict[str, Any]:
     """A study as tables carry it."""
     return study_from_dict(
@@ -44,6 +45,7 @@ def study(
             "spaces": list(spaces),
             "trials_per_space": trials_per_space,
             "objective": objective,
+            **told,
             "scale": [
                 {"name": scale, "resolution": 28, "flops_min": 4e5 * 4**i, "flops_max": 8e5 * 4**i}
                 for i, scale in enumerate(scales)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from sweep.rerun.choose import Candidate
 from sweep.rerun.full_scale import job_of, read_history
 from sweep.rerun.job import Job, start_trial
@@ -146,7 +148,7 @@ def _of_one(job: Job, folder: Path) -> tuple["Tensor", "Tensor"]:
     trial.network.load_state_dict(unpacked((folder / WEIGHTS).read_bytes()))
     images, labels, index = open_test(job.data.files(job.data_name))
     logits_NK = torch.cat([logits.cpu().double() for _, logits in logits_of(trial, torch.from_numpy(images), index)])
-    return logits_NK, torch.from_numpy(labels)[index].long()
+    return logits_NK, torch.from_numpy(labels[index].astype(np.int64))
 
 
 def _provenance() -> dict[str, Any]:

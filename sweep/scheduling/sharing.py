@@ -22,6 +22,7 @@ from cluster.profile import Storage
 from sweep.training.data import DataFiles
 from sweep.training.data import cache as images
 from sweep.training.data.cache import Layout
+from sweep.training.data.checking import is_kept, verify
 from sweep.training.store import FolderStore, Store, open_store, store_names
 
 
@@ -99,7 +100,7 @@ def _fetched(path: Path, array: _Array, reader: Any) -> Path:
     folder = _writable_cache() / path.parent.name
     here = folder / path.name
     with images.locked(folder):
-        if not images.is_kept(here, array.sums):
+        if not is_kept(here, array.sums):
             images.build(
                 here,
                 array.layout.shape,
@@ -107,7 +108,7 @@ def _fetched(path: Path, array: _Array, reader: Any) -> Path:
                 lambda first, end: ray.get(reader.rows.remote(path, first, end)),
                 sums=array.sums,
             )
-            images.verify(here)
+            verify(here)
     return here
 
 

@@ -210,8 +210,8 @@ class Study(Settings):
     A trial whose own code fails is tried again `max_failures` times, one whose machine fails `max_machine_failures`
     times; one that runs out of memory counts as failed, or is tried once with half the batch ("smaller_batch").
     `method`, `expected` and `finding` are for people: how the question is put to the test, what others would expect,
-    and, once it has run, what came out. `objective`: "train", or `module:function` of the user's own (sweep/training/objective.py). `recipe`: a table, or
-    the name of a preset in its place (sweep/studies/recipe.py).
+    and, once it has run, what came out. `objective`: "train", or `module:function` of the user's own
+    (sweep/training/objective.py). `recipe`: a table, or the name of a preset in its place (sweep/studies/recipe.py).
     """
 
     name: Name

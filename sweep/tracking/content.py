@@ -152,11 +152,15 @@ def shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+_TOLD = {"method": "Method:", "expected": "Expected:", "finding": "Found before:"}
+
+
 def note(study: Mapping[str, Any], verdicts: str = "") -> str:
     """Markdown for `mlflow.note.content`. The runs page shows its first line raw, so that line carries no mark-up."""
     margin_pct, objective = study.get("judging", {}).get("margin_pct"), study.get("objective", TRAIN)
     parts = [
         study.get("question") or f"A sweep of the study {study['name']}.",
+        *(f"**{label}** {study[key]}" for key, label in _TOLD.items() if study.get(key)),
         verdicts,
         "This run is the sweep; the runs below it are its trials, one network each.",
         "" if objective == TRAIN else f"No network was trained: the function `{objective}` answered the errors.",

@@ -109,8 +109,7 @@ class Trial:
         self.epoch = 0
         self._so_far: _EpochSoFar | None = None
         self._images = torch.from_numpy(split.images)
-        self._labels = torch.from_numpy(split.labels)
-        self._labels = self._labels.to(self.device)
+        self._labels = torch.from_numpy(split.labels.astype(np.int64)).to(self.device)  # of 16 bits, torch indexes few
         if fits(self._images, self.device):  # resident: copied once, augmented there; else each batch is brought there
             self._images = self._images.to(self.device)
         self._mean, self._std = (_per_channel(value, self.device) for value in (split.mean, split.std))
@@ -227,7 +226,7 @@ class Trial:
     def _batch(self, index: Tensor, generator: torch.Generator, step: int) -> tuple[Tensor, Tensor]:
         """This worker's images of a batch, augmented, and their targets: labels, or probabilities after mixup."""
         recipe, part = self.recipe, self.share.part(len(index))
-        images_BCHW, labels_B = self.normalised(self._images[index.to(self._images.device)]), self._labels[index].long()
+        images_BCHW, labels_B = self.normalised(self._images[index.to(self._images.device)]), self._labels[index]
         if not recipe.mixup:
             return augment(images_BCHW, recipe, generator, part), labels_B[part]
         x_BCHW = augment(images_BCHW, recipe, generator)

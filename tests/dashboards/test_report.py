@@ -187,6 +187,11 @@ def test_text_of_users_is_shown_as_text():
     assert not page.all("b")
 
 
+def test_what_a_study_tells_stands_under_its_question():
+    page = Page(report(question="Better?", method="By <i>hand</i>.", expected="No.", finding="Yes, by 2 points."))
+    assert "Better? Method By <i>hand</i>. Expected No. Found before Yes, by 2 points." in page.text
+
+
 def test_study_in_the_report_gives_the_same_study():
     tables = synthetic.tables(rng=np.random.default_rng(0), name=HOSTILE, question='"""\\ \t\x7f\n„ü“')
     text = render_report(tables, judged(tables))

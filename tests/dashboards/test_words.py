@@ -47,6 +47,16 @@ def test_undecided_rules_are_said_to_be(tables, verdicts):
     assert "cannot decide any of its 2 rules" in answer
 
 
+def test_a_rule_that_several_spaces_test_is_told_apart(tables, verdicts):
+    falls, equals = (
+        as_if(verdicts[0], verdict="helps", rule="widths_up", space_without=space)
+        for space in ("vionet_widths_down", "vionet_widths_equal")
+    )
+    (answer,) = words.answers(tables, [falls, equals])
+    assert "“widths up” against VioNet, widths fall helps" in answer
+    assert "“widths up” against VioNet, widths equal helps" in answer
+
+
 def test_matched_verdicts_say_on_what_and_how_many(tables, verdicts):
     sizes = {"matched_on": "flops", "num_matched_without": 17, "num_matched_with": 15}
     (answer,) = words.answers(tables, [as_if(verdicts[0], verdict="helps", **sizes)])

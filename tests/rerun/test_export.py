@@ -37,14 +37,20 @@ def run_dir(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def colour_run_dir(tmp_path_factory) -> Path:
+    images = {"name": "cifar10", "num_train": 192, "num_validation": 250}
+    return make_journal(tmp_path_factory.mktemp("export") / "colour", data=images)
+
+
+@pytest.fixture(scope="module")
 def rerun_of(run_dir):
     """`rerun_of(network)`: the directory of a rerun of it, with weights that were not trained but are not as drawn."""
 
-    def make(architecture: Network) -> Path:
+    def make(architecture: Network, run_dir: Path = run_dir, channels: int = 1, mean=0.286, std=0.353) -> Path:
         folder = run_dir / "rerun" / architecture.id
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(0)
-        trained = build(architecture, resolution=12, channels=1, classes=10)
+        trained = build(architecture, resolution=12, channels=channels, classes=10)
         for tensor in trained.state_dict().values():
             if tensor.is_floating_point():
                 tensor.add_(0.1 * torch.rand_like(tensor))
@@ -55,8 +61,8 @@ def rerun_of(run_dir):
         keep(RerunResult(
             candidate=candidate, candidates=(candidate,), num_networks=5, sweep_epochs=3, num_validation=250,
             confidence=0.95, epochs=4, resolution=12, num_workers=1, batch_size=64, learning_rate=0.05, num_train=640,
-            num_test=10_000, test_error_pct=33.3, test_loss=1.0, train_time_s=1.0, seed=7, pixel_mean=0.286,
-            pixel_std=0.353, weights_sha256=hashlib.sha256((folder / "weights.pt").read_bytes()).hexdigest(),
+            num_test=10_000, test_error_pct=33.3, test_loss=1.0, train_time_s=1.0, seed=7, pixel_mean=mean,
+            pixel_std=std, weights_sha256=hashlib.sha256((folder / "weights.pt").read_bytes()).hexdigest(),
             directory=str(folder), provenance={}, history=({"host": "here"},),
         ))  # fmt: skip
         return folder
@@ -128,6 +134,25 @@ def test_torchvision_loads_it_strictly_and_answers_alike(architecture, rerun_of,
         images_BCHW = (torch.from_numpy(IMAGES_BHW).unsqueeze(1) / 255 - 0.286) / 0.353
         assert names["network"](images_BCHW).numpy() == pytest.approx(wanted, abs=1e-6)
     assert (names["predict"](torch.from_numpy(IMAGES_BHW[:, None])).numpy() == wanted.argmax(1)).all()
+
+
+@pytest.mark.parametrize("form", ["onnx", "torchvision"])
+def test_colour_images_are_normalised_channel_by_channel(form, colour_run_dir, rerun_of, monkeypatch):
+    mean, std = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+    folder = rerun_of(REGNET, colour_run_dir, channels=3, mean=mean, std=std)
+    export(folder, form)
+    trained = build(REGNET, resolution=12, channels=3, classes=10)
+    trained.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
+    images_BCHW = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (5, 3, 12, 12)).astype(np.uint8))
+    mean_C11, std_C11 = (torch.tensor(value)[:, None, None] for value in (mean, std))
+    with torch.inference_mode():
+        wanted = trained.eval()((images_BCHW / 255 - mean_C11) / std_C11).argmax(1)
+    monkeypatch.chdir(folder / form)
+    names: dict = {}
+    exec(code_of(Path("README.md").read_text(encoding="utf-8")), names)
+    given = images_BCHW.numpy() if form == "onnx" else images_BCHW
+    assert (np.asarray(names["predict"](given)) == wanted.numpy()).all()
+    assert "(red, green, blue)" in Path("README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

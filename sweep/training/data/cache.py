@@ -7,11 +7,6 @@ an array of a single chunk, as Fashion-MNIST is, the line is the SHA-256 of the 
 An array that is being made is `.<name>.part`, with the sums of its whole chunks in `.<name>.sums`: whoever makes it
 after a kill goes on from there. One that was damaged becomes such a part, and only its damaged chunks are made again.
 Who makes arrays in a folder holds its lock (`locked`); the others wait, and find them made.
-
-Checking costs as much as reading the file. `verify`, which a preparation calls, reads all of it and notes for this host
-(`.<name>.seen.<host>`) which file it has seen. A process that opens an array reads all of one that has a single chunk;
-of a larger one that is still the file that was seen on this host it reads a single chunk, each process another. Damage
-in a chunk that no process looks at, while size and times stay, is found by the next preparation.
 """
 
 import errno
@@ -19,7 +14,6 @@ import fcntl
 import hashlib
 import json
 import os
-import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -29,7 +23,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import psutil
 
 from sweep.training.files import written_whole
 
@@ -38,10 +31,6 @@ _BLOCK_BYTES = 2**20
 
 Rows = Callable[[int, int], np.ndarray]
 """Rows from the first number to before the second."""
-
-
-class DamagedDataError(RuntimeError):
-    """An array is not what it was when it was prepared."""
 
 
 def cache_dir() -> Path:
@@ -149,7 +138,7 @@ def is_intact(path: Path, sums: Sequence[str] | None = None) -> bool:
         if path.stat().st_size != layout.num_bytes or len(sums) != layout.num_chunks:
             return False
         with path.open("rb") as file:
-            return all(_sum(file, *layout.span(chunk)) == sums[chunk] for chunk in range(layout.num_chunks))
+            return all(sum_of(file, *layout.span(chunk)) == sums[chunk] for chunk in range(layout.num_chunks))
     except (ValueError, OSError) as error:
         if not _is_damage(error):
             raise
@@ -161,7 +150,8 @@ def _is_damage(error: Exception) -> bool:
     return isinstance(error, ValueError) or (isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.EIO))
 
 
-def _sum(file: BinaryIO, begin: int, end: int) -> str:
+def sum_of(file: BinaryIO, begin: int, end: int) -> str:
+    """SHA-256 of these bytes, or of those of them that are there."""
     digest = hashlib.sha256()
     file.seek(begin)
     while begin < end and (block := file.read(min(_BLOCK_BYTES, end - begin))):
@@ -233,7 +223,7 @@ def _begin(path: Path, layout: Layout, sums: Sequence[str] | None) -> dict[int, 
 
 def _sum_or_nothing(file: BinaryIO, begin: int, end: int) -> str:
     try:
-        return _sum(file, begin, end)
+        return sum_of(file, begin, end)
     except OSError as error:
         if error.errno != errno.EIO:
             raise
@@ -278,87 +268,3 @@ def _recorded(path: Path, layout: Layout) -> dict[int, str]:
         return {int(chunk): digest for chunk, digest in known["sums"].items()} if known["of"] == _key(layout) else {}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):  # cut short or gone: made anew
         return {}
-
-
-# -- opening -----------------------------------------------------------------------------------------------------
-
-
-def verify(path: Path) -> bool:
-    """Whether the whole array is intact; if so, other processes of this host need not read all of it."""
-    before = _identity(path)
-    if not is_intact(path):
-        return False
-    if len(recorded_sums(path)) > 1 and os.access(path.parent, os.W_OK):
-        with written_whole(_seen_file(path)) as file:
-            file.write(json.dumps([before, recorded_sums(path)]).encode())
-    return True
-
-
-def _seen_file(path: Path) -> Path:
-    return path.with_name(f".{path.name}.seen.{socket.gethostname()}")
-
-
-def was_seen(path: Path, sums: Sequence[str]) -> bool:
-    """Whether this very file was read as a whole on this host, and had these sums."""
-    try:
-        return json.loads(_seen_file(path).read_bytes()) == [_identity(path), list(sums)]
-    except (OSError, ValueError):
-        return False
-
-
-def is_kept(path: Path, sums: Sequence[str]) -> bool:
-    """Whether this host has the array with these sums; reads all of it, unless a process of this host did."""
-    try:
-        return was_seen(path, sums) or (recorded_sums(path) == tuple(sums) and verify(path))
-    except FileNotFoundError:
-        return False
-
-
-def _identity(path: Path) -> list[int] | None:
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    return [found.st_ino, found.st_size, found.st_mtime_ns]
-
-
-def mapped(path: Path) -> np.ndarray:
-    """The array, checked. Raises `DamagedDataError`."""
-    _check(path)
-    # Copy-on-write: the pages are shared by all processes of the node, and torch accepts the array as writable. Linux
-    # grants no process a private mapping of more than its memory.
-    is_small = path.stat().st_size < psutil.virtual_memory().total / 2
-    return np.load(path, mmap_mode="c" if is_small else "r")
-
-
-_checked: dict[Path, list[int] | None] = {}
-
-
-def _check(path: Path) -> None:
-    """Raises `DamagedDataError`. Looks once in a process, and again whenever it is no longer the same file."""
-    identity = _identity(path)
-    if identity and _checked.get(path) == identity:
-        return
-    if why := _damage(path):
-        with suppress(OSError):
-            _seen_file(path).unlink()  # whoever mends it must look at all of it
-        raise DamagedDataError(
-            f"data: {str(path)!r} is not what it was when it was prepared ({why}); `sweep launch … --resume` builds it "
-            "anew from its source and goes on with the sweep"
-        )
-    _checked[path] = identity
-
-
-def _damage(path: Path) -> str:
-    try:
-        sums = recorded_sums(path)
-        if len(sums) > 1 and was_seen(path, sums):
-            chunk = os.getpid() % len(sums)
-            with path.open("rb") as file:
-                is_whole = _sum(file, *Layout.of(path).span(chunk)) == sums[chunk]
-        else:
-            is_whole = is_intact(path)
-        path.stat()
-    except (FileNotFoundError, ValueError) as error:
-        return f"{Path(error.filename).name} is gone" if isinstance(error, FileNotFoundError) else str(error)
-    return "" if is_whole else "its SHA-256 is not the one recorded beside it"

@@ -22,6 +22,7 @@ import numpy as np
 from sweep.studies import PUBLISHED, Data
 from sweep.training.data import cache as arrays
 from sweep.training.data import published
+from sweep.training.data.checking import verify
 from sweep.training.data.folder import find_folder
 from sweep.training.data.found import Found, Part
 from sweep.training.data.images import BadImage
@@ -103,7 +104,7 @@ def _find(data: Data, cache: Path) -> Found:
 
 def _is_made(found: Found, files: Sequence[Path]) -> bool:
     is_recorded = not found.is_encoded or None not in (_read_record(files[0]), _read_record(files[2]))
-    return is_recorded and all(map(arrays.verify, files))
+    return is_recorded and all(map(verify, files))
 
 
 def describe(data: Data, files: DataFiles) -> str:

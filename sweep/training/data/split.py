@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sweep.training.data.cache import mapped
+from sweep.training.data.checking import mapped
 from sweep.training.data.preparation import DataFiles
 
 _MAX_FOR_STATISTICS = 10_000

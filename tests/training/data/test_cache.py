@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from sweep.training.data import DamagedDataError, cache
+from sweep.training.data import DamagedDataError, cache, checking
 
 ROWS, ROW_BYTES, CHUNKS = 23, 12, 5
 HEADER_BYTES = 128
@@ -74,7 +74,7 @@ def test_the_file_is_what_numpy_saves_and_each_chunk_has_its_sum(tmp_path, array
     sums = [hashlib.sha256(content[begin:end]).hexdigest() for begin, end in pairwise(ends)]
     assert (tmp_path / "a.sha256").read_text().split("\n") == sums
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.npy", "a.sha256"]
-    assert np.array_equal(cache.mapped(path), array)
+    assert np.array_equal(checking.mapped(path), array)
 
 
 @pytest.mark.parametrize("shape", [(1,), (300,), (5, 3, 4), (2, 100)])
@@ -91,7 +91,7 @@ def test_a_damaged_chunk_alone_is_made_again(tmp_path, array, chunk):
     path = tmp_path / "a.npy"
     built(path, array)
     flip(path, chunk_place(chunk))
-    assert not cache.verify(path)
+    assert not checking.verify(path)
     assert built(path, array) == [chunk]
     assert path.read_bytes() == as_numpy_saves(array)
 
@@ -109,7 +109,7 @@ def test_a_file_that_has_grown_is_no_longer_intact(tmp_path, array):
     built(path, array)
     with path.open("ab") as file:
         file.write(b"\0")
-    assert not cache.verify(path)
+    assert not checking.verify(path)
     assert built(path, array) == []
     assert path.read_bytes() == as_numpy_saves(array)
 
@@ -178,9 +178,9 @@ def test_sums_that_the_caller_knows_overrule_those_on_disk(tmp_path, array):
     known = cache.recorded_sums(path)
     other[12] ^= 1
     cache.save_array(path, other)
-    assert not cache.is_kept(path, known)
+    assert not checking.is_kept(path, known)
     assert built(path, array, sums=known) == [2]
-    assert cache.is_kept(path, known)
+    assert checking.is_kept(path, known)
 
 
 def test_no_more_than_some_chunks_are_in_memory(tmp_path, monkeypatch):
@@ -190,7 +190,7 @@ def test_no_more_than_some_chunks_are_in_memory(tmp_path, monkeypatch):
         cache.build(
             tmp_path / "a.npy", (40, 2**20), np.dtype(np.uint8), lambda a, b: np.full((b - a, 2**20), 3, np.uint8)
         )
-        assert cache.verify(tmp_path / "a.npy")
+        assert checking.verify(tmp_path / "a.npy")
         assert tracemalloc.get_traced_memory()[1] < 4 * 2**20
     finally:
         tracemalloc.stop()
@@ -204,7 +204,7 @@ def large(tmp_path, array):
     """An array of several chunks, verified on this host; and as a process sees it that has not looked yet."""
     path = tmp_path / "a.npy"
     built(path, array)
-    assert cache.verify(path)
+    assert checking.verify(path)
     return path
 
 
@@ -216,24 +216,24 @@ def damage_unseen(path, chunk):
 
 
 def test_a_process_reads_one_chunk_of_what_was_verified(large, array, monkeypatch):
-    read, compute = [], cache._sum
-    monkeypatch.setattr(cache, "_sum", lambda file, *span: (read.append(span), compute(file, *span))[1])
+    read, compute = [], cache.sum_of
+    monkeypatch.setattr(cache, "sum_of", lambda file, *span: (read.append(span), compute(file, *span))[1])
     monkeypatch.setattr(os, "getpid", lambda: 5 * 1000 + 3)
     for _ in range(3):
-        assert np.array_equal(cache.mapped(large), array)
+        assert np.array_equal(checking.mapped(large), array)
     assert read == [(HEADER_BYTES + 180, HEADER_BYTES + 240)]
 
 
 def test_damage_that_leaves_size_and_times_is_seen_by_the_process_that_reads_the_chunk(large, monkeypatch):
     damage_unseen(large, 3)
     monkeypatch.setattr(os, "getpid", lambda: 2)
-    cache.mapped(large)
-    cache._checked.clear()
+    checking.mapped(large)
+    checking._checked.clear()
     monkeypatch.setattr(os, "getpid", lambda: 3)
     with pytest.raises(DamagedDataError, match=r"a\.npy' is not what it was"):
-        cache.mapped(large)
-    assert not cache.is_kept(large, cache.recorded_sums(large))  # other hosts, too, know that they have to mend it
-    assert not cache.verify(large)
+        checking.mapped(large)
+    assert not checking.is_kept(large, cache.recorded_sums(large))  # other hosts, too, know that they have to mend it
+    assert not checking.verify(large)
 
 
 @pytest.mark.parametrize("how", ["a bit off", "cut", "gone", "sums gone"])
@@ -246,20 +246,20 @@ def test_other_damage_is_seen_by_all(large, how, monkeypatch):
     else:
         (large if how == "gone" else large.with_suffix(".sha256")).unlink()
     with pytest.raises(DamagedDataError, match="`sweep launch … --resume`"):
-        cache.mapped(large)
+        checking.mapped(large)
 
 
 def test_what_another_host_verified_is_read_as_a_whole(large, monkeypatch):
     damage_unseen(large, 3)
     monkeypatch.setattr(os, "getpid", lambda: 0)
-    monkeypatch.setattr(cache.socket, "gethostname", lambda: "another")
+    monkeypatch.setattr(checking.socket, "gethostname", lambda: "another")
     with pytest.raises(DamagedDataError):
-        cache.mapped(large)
+        checking.mapped(large)
 
 
 def test_a_cache_that_nobody_may_write_to_can_be_used(large, monkeypatch):
-    monkeypatch.setattr(cache.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
     before = sorted(large.parent.iterdir())
     with cache.locked(large.parent):
-        assert cache.verify(large)
+        assert checking.verify(large)
     assert sorted(large.parent.iterdir()) == before

@@ -247,9 +247,9 @@ def open_few(files):
 @pytest.fixture
 def hashed(monkeypatch):
     """The names of the files whose sum is computed."""
-    names, compute = [], cache._sum
+    names, compute = [], cache.sum_of
     monkeypatch.setattr(
-        cache, "_sum", lambda file, *span: (names.append(Path(file.name).stem), compute(file, *span))[1]
+        cache, "sum_of", lambda file, *span: (names.append(Path(file.name).stem), compute(file, *span))[1]
     )
     return names
 
@@ -317,6 +317,6 @@ def test_other_trouble_is_not_taken_for_damage(few, monkeypatch):
     def fail(*_):
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(cache, "_sum", fail)
+    monkeypatch.setattr(cache, "sum_of", fail)
     with pytest.raises(OSError, match="Too many open files"):
         open_few(few)
