@@ -16,12 +16,12 @@ then the epochs.
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from sweep.records.journal import ENDED, FAILED, PAUSED, RUNNING, Journal, LeaseLostError
+from sweep.records.tables import extended_study
 from sweep.spaces import network_from_json
 from sweep.studies import Study, study_from_dict
 from sweep.tracking import content
@@ -76,9 +76,10 @@ class Delivery:
         self._store_error: Exception | None = None
         self._is_new = False
 
-    @cached_property
+    @property
     def _study(self) -> Study:
-        return study_from_dict(self.journal.get("study"))
+        """With the spaces that joined it meanwhile, so that each has the colour of the report."""
+        return study_from_dict(extended_study(self.journal.meta()))
 
     def close(self) -> None:
         self.journal.close()
