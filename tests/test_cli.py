@@ -105,6 +105,7 @@ def test_a_run_that_is_none_is_bad_input(verb, sweep_cli, tmp_path):
         (["plan", "quickstart", "--set", "nonsense"], "key=value"),
         (["frobnicate"], "frobnicate"),
         (["rerun", ".", "--best", "0"], "--best"),
+        (["export", ".", "--to", "tflite"], "onnx"),
     ],
 )
 def test_bad_input_exits_2_before_anything_starts(arguments, said, sweep_cli, tmp_path):

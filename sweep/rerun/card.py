@@ -165,7 +165,11 @@ def _estimates(result: RerunResult) -> str:
         f"one seed, {_epochs(result.epochs)} on {result.num_train:,} images |"
     )
     if result.named:
-        rows += ["", "No validation chose it; the test images were opened once, after the last epoch."]
+        rows += [
+            "",
+            "No validation chose it; the test images were opened once, after the last epoch. Whoever names several and "
+            "keeps the best has chosen by the test images.",
+        ]
     else:
         flattered = _regression(flattery_pct(result.to_dict()))
         rows += [

@@ -73,6 +73,8 @@ def train_at_full_scale(
     if read_trained(folder):
         job.store.clear()
         return folder
+    if not read_rows(job.store):  # of weights that were trained and then damaged
+        (folder / HISTORY).unlink(missing_ok=True)
     warm = warm_state(source, candidate, job, place.study.data.num_channels) if source else None
     if warm:
         job = replace(job, initial_sha256=put_initial(job.store, packed(warm.state)))

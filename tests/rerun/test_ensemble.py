@@ -22,6 +22,8 @@ from sweep.rerun.card import model_card
 from sweep.rerun.result import read
 from sweep.training.data import open_test, prepare
 
+WITHOUT_MLFLOW = shutil.ignore_patterns("mlflow.db", "mlartifacts")
+
 
 class CutError(Exception):
     """Whoever trains is gone."""
@@ -129,8 +131,8 @@ def test_card_report_and_words_say_what_it_costs_and_gains(done):
     assert "Its error was known when the ensemble was asked for." in ensemble_text(known)
 
 
-def test_a_larger_one_trains_the_newcomer_alone_and_says_that_the_test_had_been_open(done, tmp_path, alone):
-    run_dir = Path(shutil.copytree(done.run_dir, tmp_path / "run"))
+def test_a_larger_one_trains_the_newcomer_alone_and_says_that_the_test_had_been_open(done, tmp_path):
+    run_dir = Path(shutil.copytree(done.run_dir, tmp_path / "run", ignore=WITHOUT_MLFLOW))
     told: list = []
     result = work_of(run_dir, lambda stage, epoch: told.append(stage)).chosen(1, 1, 3)
     assert len(result.ensemble.members) == 3
@@ -140,7 +142,7 @@ def test_a_larger_one_trains_the_newcomer_alone_and_says_that_the_test_had_been_
 
 
 def test_weights_that_were_damaged_are_trained_again(done, tmp_path):
-    run_dir = Path(shutil.copytree(done.run_dir, tmp_path / "run"))
+    run_dir = Path(shutil.copytree(done.run_dir, tmp_path / "run", ignore=WITHOUT_MLFLOW))
     second = run_dir / "rerun" / done.result.ensemble.members[1].folder
     (second / "weights.pt").write_bytes(b"cut")
     (run_dir / "rerun" / done.result.candidate.architecture_id / "result.json").unlink()

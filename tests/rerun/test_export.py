@@ -218,7 +218,7 @@ def test_bad_input(run_dir, rerun_of, tmp_path):
     with pytest.raises(ValueError, match=r"--out: .* holds other files \(README\.md, …\); name a new folder"):
         export(folder, "onnx", out=tmp_path)
     (tmp_path / "main.py").touch()
-    with pytest.raises(ValueError, match="--out: .* is a file; name a new folder"):
+    with pytest.raises(ValueError, match=r"--out: .* is a file; name a new folder"):
         export(folder, "onnx", out=tmp_path / "main.py")
     with pytest.raises(ValueError, match="no network of this sweep has been trained at full scale"):
         export(make_journal(tmp_path / "run"), "onnx")

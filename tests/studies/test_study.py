@@ -79,6 +79,7 @@ def test_settings_that_came_later_leave_the_hash_of_older_studies_as_it_was():
     assert load_study("quickstart").hash == "40442e204932"
     assert load_study("quickstart", ["judging.match=flops"]).hash != "40442e204932"
     assert load_study("quickstart", ["judging.match_strata=4"]).hash != "40442e204932"
+    assert load_study("quickstart", ["rerun.ensemble=3"]).hash != "40442e204932"
 
 
 def test_what_was_recorded_before_a_setting_came_keeps_its_hash():
