@@ -23,7 +23,8 @@ flops is applied later (sampling.py) and bends all of this, as it must.
 """
 
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from functools import cached_property
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -93,14 +94,22 @@ class AnyNetDraws(Draws):
 
     def network(self, row: int) -> Architecture:
         columns = self.depths[row].tolist(), self.widths[row].tolist(), self.pairs[row].tolist()
-        parts = self.ranges.templates[self.templates[row]]
-        return Architecture(tuple(self._stage(*stage) for stage in zip(*columns)), **parts.parts())
+        stages = tuple(self._stage(*stage) for stage in zip(*columns))
+        return Architecture(stages, **self._parts[self.templates[row]])
+
+    @cached_property
+    def _parts(self) -> list[dict[str, Any]]:
+        return [template.parts() for template in self.ranges.templates]
+
+    @cached_property
+    def _pairs(self) -> tuple[tuple[float, int], ...]:
+        return self.ranges.pairs
 
     def _stage(self, depth: int, width: int, pair: int) -> Stage:
         """Networks of a space share their stages: thousands of networks, hundreds of stages."""
         key = depth, width, pair
         if key not in self._stages:
-            ratio, group_width = self.ranges.pairs[pair]
+            ratio, group_width = self._pairs[pair]
             self._stages[key] = Stage(depth, width, group_width or int(width / ratio), ratio)
         return self._stages[key]
 

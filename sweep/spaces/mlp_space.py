@@ -4,7 +4,6 @@ In: the `[scale.mlp]` table of a study. Out: `MlpRanges`, and a `Space` whose ne
 mlp_a, in which each layer has a width of its own, to mlp_d: no layer wider than the one before, a norm, skips.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -13,7 +12,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from sweep.spaces.checks import positive_int, refusal
+from sweep.spaces.bounds import Bounds, checked_values
+from sweep.spaces.checks import positive_int
 from sweep.spaces.choice import log_uniform
 from sweep.spaces.cost import Cost, Image
 from sweep.spaces.mlp import MLP_CHECKS, Mlp, batch_mlp_complexity
@@ -22,7 +22,7 @@ from sweep.spaces.space import MEMBER, Draws, Space
 
 
 @dataclass(frozen=True, kw_only=True)
-class MlpRanges:
+class MlpRanges(Bounds):
     """Hidden layers from `depth_min` to `depth_max`, widths the multiples of `width_step` between the bounds,
     inclusive; of each other part the values that a network may have. Raises ValueError naming field, value and remedy.
     """
@@ -42,26 +42,8 @@ class MlpRanges:
         for name in ("depth_min", "depth_max", "width_min", "width_max", "width_step"):
             object.__setattr__(self, name, positive_int(name, getattr(self, name)))
         for name, check in MLP_CHECKS.items():
-            given = getattr(self, name)
-            several = isinstance(given, Iterable) and not isinstance(given, str)
-            values = tuple(check(name, value) for value in (given if several else (given,)))
-            if not values or len(set(values)) < len(values):
-                raise refusal(name, given, "is empty or names a value twice", "name each value once")
-            object.__setattr__(self, name, values)
-        for low, high in (("depth_min", "depth_max"), ("width_min", "width_max")):
-            if getattr(self, low) > getattr(self, high):
-                raise refusal(low, getattr(self, low), f"is above {high} = {getattr(self, high)}", "lower it")
-        if not self.widths:
-            raise refusal("width_step", self.width_step, "has no multiple between the widths' bounds", "lower it")
-
-    @property
-    def depths(self) -> range:
-        return range(self.depth_min, self.depth_max + 1)
-
-    @property
-    def widths(self) -> range:
-        first = -(-self.width_min // self.width_step) * self.width_step
-        return range(first, self.width_max + 1, self.width_step)
+            object.__setattr__(self, name, checked_values(name, getattr(self, name), check))
+        self.check_bounds()
 
     @cached_property
     def templates(self) -> tuple[dict[str, Any], ...]:

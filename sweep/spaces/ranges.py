@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from sweep.spaces.architecture import Architecture, Stage
+from sweep.spaces.bounds import Bounds, checked_values
 from sweep.spaces.checks import plain_number, positive_int, positive_number, refusal
 from sweep.spaces.network import Network
 from sweep.spaces.parts import CHECKS, Parts
@@ -24,7 +25,7 @@ MULTIPLIERS_PER_UNIT = 1000  # w_m on one of 0.001
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ranges(Parts):
+class Ranges(Parts, Bounds):
     """Every bound is inclusive. Each part (`Parts`) has one value for all networks of a space, or a tuple of values, of
     which every network has one: the space then holds each network once for every combination of them.
 
@@ -59,23 +60,11 @@ class Ranges(Parts):
             object.__setattr__(self, name, _checked_part(name, getattr(self, name)))
         object.__setattr__(self, "bottleneck_ratios", _checked_ratios(self.bottleneck_ratios))
         object.__setattr__(self, "group_widths", _checked_group_widths(self.group_widths))
-        self._check_order("depth_min", "depth_max")
-        self._check_order("width_min", "width_max")
-        self._check_order("regnet_multiplier_min", "regnet_multiplier_max")
+        self.check_bounds()
+        self.check_order("regnet_multiplier_min", "regnet_multiplier_max")
         self._check_widths()
         self._check_regnet()
         self._check_templates()
-
-    @property
-    def depths(self) -> range:
-        """Blocks that one stage may have."""
-        return range(self.depth_min, self.depth_max + 1)
-
-    @property
-    def widths(self) -> range:
-        """All multiples of `width_step` between the bounds, whatever the groups."""
-        first = -(-self.width_min // self.width_step) * self.width_step
-        return range(first, self.width_max + 1, self.width_step)
 
     @cached_property
     def templates(self) -> tuple[Parts, ...]:
@@ -137,21 +126,7 @@ class Ranges(Parts):
         allowed = getattr(self, part)
         return value in allowed if isinstance(allowed, tuple) else value == allowed
 
-    def _check_order(self, low: str, high: str) -> None:
-        if getattr(self, low) > getattr(self, high):
-            limit = plain_number(getattr(self, high))
-            raise refusal(
-                low, plain_number(getattr(self, low)), f"is above {high} = {limit}", "lower it or raise the other"
-            )
-
     def _check_widths(self) -> None:
-        if not self.widths:
-            raise refusal(
-                "width_step",
-                self.width_step,
-                f"has no multiple between width_min = {self.width_min} and width_max = {self.width_max}",
-                "lower it or widen the bounds",
-            )
         if not self.pairs:
             raise refusal(
                 "group_widths",
@@ -210,7 +185,7 @@ def _checked_part(name: str, value: Any) -> Any:
     """One value, or a tuple of them; a tuple of one is that value."""
     if not isinstance(value, tuple):
         return CHECKS[name](name, value)
-    values = tuple(CHECKS[name](name, entry) for entry in _entries(name, value))
+    values = checked_values(name, value, CHECKS[name])
     return values[0] if len(values) == 1 else values
 
 

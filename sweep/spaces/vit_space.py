@@ -3,7 +3,6 @@
 In: the `[scale.vit]` table of a study. Out: `VitRanges`, and a `Space` whose networks are `Vit`s.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -11,7 +10,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from sweep.spaces.checks import positive_int, refusal
+from sweep.spaces.bounds import Bounds, checked_values
+from sweep.spaces.checks import positive_int
 from sweep.spaces.choice import log_uniform
 from sweep.spaces.cost import NOTHING, Cost, Image
 from sweep.spaces.network import Network
@@ -20,11 +20,13 @@ from sweep.spaces.vit import Vit, vit_costs
 
 
 @dataclass(frozen=True, kw_only=True)
-class VitRanges:
+class VitRanges(Bounds):
     """Patches of `patch` pixels a side and perceptrons of `mlp_ratio` times the width, each one value or several;
     blocks from `depth_min` to `depth_max`; widths the multiples of `head_width` between the bounds, inclusive, with a
     head for each. Raises ValueError naming field, value and remedy.
     """
+
+    WIDTH_STEP: ClassVar[str] = "head_width"
 
     patch: tuple[int, ...] = (4,)
     mlp_ratio: tuple[int, ...] = (4,)
@@ -38,25 +40,8 @@ class VitRanges:
         for name in ("depth_min", "depth_max", "width_min", "width_max", "head_width"):
             object.__setattr__(self, name, positive_int(name, getattr(self, name)))
         for name in ("patch", "mlp_ratio"):
-            given = getattr(self, name)
-            values = tuple(positive_int(name, value) for value in (given if isinstance(given, Iterable) else (given,)))
-            if not values or len(set(values)) < len(values):
-                raise refusal(name, given, "is empty or names a value twice", "name each value once")
-            object.__setattr__(self, name, values)
-        for low, high in (("depth_min", "depth_max"), ("width_min", "width_max")):
-            if getattr(self, low) > getattr(self, high):
-                raise refusal(low, getattr(self, low), f"is above {high} = {getattr(self, high)}", "lower it")
-        if not self.widths:
-            raise refusal("head_width", self.head_width, "has no multiple between the widths' bounds", "lower it")
-
-    @property
-    def depths(self) -> range:
-        return range(self.depth_min, self.depth_max + 1)
-
-    @property
-    def widths(self) -> range:
-        first = -(-self.width_min // self.head_width) * self.head_width
-        return range(first, self.width_max + 1, self.head_width)
+            object.__setattr__(self, name, checked_values(name, getattr(self, name), positive_int))
+        self.check_bounds()
 
     @cached_property
     def templates(self) -> tuple[tuple[int, int], ...]:

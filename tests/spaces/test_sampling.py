@@ -1,7 +1,7 @@
 """Populations: members, bands, seeds, prefixes, counts of rejected draws, refusals."""
 
 import hashlib
-import time
+import re
 
 import numpy as np
 import pytest
@@ -202,10 +202,10 @@ def test_regnets_are_exhausted_just_where_membership_ends():
 @pytest.mark.parametrize("space", CHAIN)
 @pytest.mark.parametrize("band", [(1e12, 2e12), (1, 2), (500_000.1, 500_000.2)])
 def test_an_impossible_band_is_refused_at_once(space, band):
-    start = time.perf_counter()
-    with pytest.raises(ValueError, match=r"^flops_min = \S+, flops_max = \S+: no network in \d+ draws of ") as refusal:
+    message = r"^flops_min = \S+, flops_max = \S+: no network in (\d+) draws of "
+    with pytest.raises(ValueError, match=message) as refusal:
         sample(space, flops_min=band[0], flops_max=band[1])
-    assert time.perf_counter() - start < 5, "about half a second on a quiet machine"
+    assert int(re.match(message, str(refusal.value))[1]) < 1.05 * 500_000
     assert "whose flops lie between" in str(refusal.value)
     assert "move the band or the ranges" in str(refusal.value)
 
@@ -231,13 +231,6 @@ def test_ranges_without_any_regnet_are_refused():
 def test_impossible_wishes_are_refused(changes, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         sample("anynet_a", **changes)
-
-
-@pytest.mark.parametrize("space", ["anynet_a", "anynet_e"])
-def test_ten_thousand_members_take_a_moment(space):
-    start = time.perf_counter()
-    assert len(sample(space, PAPER_STUDY, num=10_000, flops_min=1e8, flops_max=4e9).members) == 10_000
-    assert time.perf_counter() - start < 5, "about a quarter of a second on a quiet machine"
 
 
 @settings(max_examples=60)
