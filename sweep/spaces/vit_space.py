@@ -26,7 +26,7 @@ class VitRanges(Bounds):
     head for each. Raises ValueError naming field, value and remedy.
     """
 
-    WIDTH_STEP: ClassVar[str] = "head_width"
+    WIDTH_STEP = "head_width"
 
     patch: tuple[int, ...] = (4,)
     mlp_ratio: tuple[int, ...] = (4,)
