@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 SMALL = ("--object-store-memory", "100000000")
 SETTINGS = [
-    "trials_per_space=6", 'spaces=["anynet_c", "anynet_d"]', "data.num_train=6144", "data.num_validation=250",
+    "trials_per_space=6", 'spaces=["anynet_c", "anynet_d"]', "data.num_train=12288", "data.num_validation=250",
     "stopping.max_epochs=4", "stopping.grace_epochs=1", "stopping.reduction_factor=2", "judging.num_bootstrap=500",
     "rerun.epochs=1", "rerun.resolution=12", "recipe.batch_size=1024",
 ]  # fmt: skip

@@ -13,6 +13,7 @@ from sweep.scheduling.forecast import forecast, play_arrivals, play_halving, sta
 from sweep.scheduling.population import draw_population
 from sweep.spaces import Architecture
 from sweep.studies import Recipe, Stopping, load_study
+from sweep.training.data import Split
 from sweep.training.trial import Trial
 
 PAUSING = ("asha_promotion", "synchronous")
@@ -183,7 +184,7 @@ def test_real_states_stay_within_the_bound(overrides):
     study = load_study("quickstart", ["trials_per_space=1", *overrides])
     images = np.zeros((16, 28, 28), np.uint8)
     labels, none = np.zeros(16, np.int64), np.arange(0)
-    split = SimpleNamespace(images=images, labels=labels, train=np.arange(16), validation=none, mean=0.5, std=0.5)
+    split = Split(images, labels, train=np.arange(16), validation=none, mean=0.5, std=0.5)
     recipe = study.recipe.model_copy(update={"batch_size": 8})
     for row in draw_population(study)[0]:
         trial = Trial(Architecture.from_json(row.architecture), recipe, split, num_epochs=2, seed=1)
