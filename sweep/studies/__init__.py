@@ -2,12 +2,12 @@
 
 from sweep.studies.data import PUBLISHED, Data
 from sweep.studies.recipe import PRESETS, Recipe
+from sweep.studies.scale import Scale
 from sweep.studies.seeds import derive_seed, draw_share
 from sweep.studies.study import (
     MAX_TRIALS,
     TRAIN,
     Rerun,
-    Scale,
     Stopping,
     Study,
     load_study,
