@@ -294,23 +294,38 @@ def _longest_last_levels(ranges: Ranges) -> np.ndarray:
     """Distinct rows (level widths …, ends of all levels but the last …, greatest end of the last): whole numbers."""
     found = []
     for first_width in ranges.regnet_first_widths:
-        for multipliers in np.array_split(np.array(ranges.regnet_multipliers) / MULTIPLIERS_PER_UNIT, 8):
+        for multipliers in np.array_split(_narrow_enough(ranges, first_width), 8):
             w_m, w_a = _telling_lines(ranges, first_width, multipliers)
             found.append(_greatest_last(_levels_and_ends(ranges, np.full(len(w_m), float(first_width)), w_a, w_m)))
     return _greatest_last(np.concatenate(found))
 
 
+def _narrow_enough(ranges: Ranges, first_width: int) -> np.ndarray:
+    """The w_m whose last level is not wider than twice what is allowed: groups take less than that from a width."""
+    w_m = np.array(ranges.regnet_multipliers) / MULTIPLIERS_PER_UNIT
+    widest = level_widths(np.full(len(w_m), float(first_width)), w_m, ranges.num_stages, ranges.width_step)[:, -1]
+    return w_m[widest <= 2 * ranges.width_max]
+
+
 def _telling_lines(ranges: Ranges, first_width: int, w_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(w_m, w_a) of the grid, with every w_a at which some level begins elsewhere than a tenth before.
 
-    Level i begins at block k where the slope is its rise over k: between two such slopes nothing changes.
+    Level i begins at block k where the slope is its rise over k: between two such slopes nothing changes. Left out are
+    those on which the last level surely begins behind the deepest network, or too early for all levels to have a block.
     """
     stages, grid = ranges.num_stages, ranges.regnet_slopes
     rises = _thresholds(np.full(len(w_m), float(first_width)), w_m, stages) - first_width
     blocks = np.arange(1, ranges.regnet_depths[-1] + 2)
-    turns = np.floor((rises[:, :, None] / blocks).reshape(len(w_m), -1) * SLOPES_PER_UNIT + _BLUR)
+    turns = np.floor(
+        (rises[:, :, None] / blocks).reshape(len(w_m), rises.shape[1] * len(blocks)) * SLOPES_PER_UNIT + _BLUR
+    )
     points = np.concatenate([turns, turns + 1, np.full((len(w_m), 1), float(grid[0]))], axis=1)
-    multiplier, column = np.nonzero((points >= grid[0]) & (points <= grid[-1]))
+    low, high = np.full(len(w_m), grid[0]), np.full(len(w_m), grid[-1])
+    if stages > 1:
+        last_rise = rises[:, -2] * SLOPES_PER_UNIT
+        low = np.maximum(low, last_rise / ranges.regnet_depths[-1] - 1)
+        high = np.minimum(high, last_rise / max(stages - 2, _BLUR) + 1)
+    multiplier, column = np.nonzero((points >= low[:, None]) & (points <= high[:, None]))
     return w_m[multiplier], points[multiplier, column] / SLOPES_PER_UNIT
 
 
