@@ -29,8 +29,8 @@ number = 3
 
 
 @pytest.fixture
-def my_rules(tmp_path, monkeypatch):
-    (tmp_path / "my_rules.py").write_text(RULES, encoding="utf-8")
+def own_rules(tmp_path, monkeypatch):
+    (tmp_path / "own_rules.py").write_text(RULES, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
 
 
@@ -61,11 +61,11 @@ def test_rejected_draws_are_counted_by_the_rule():
 @pytest.mark.parametrize(
     ("rule", "holds"),
     [
-        ("my_rules:StartsWide", lambda network: network.widths[0] >= 24),
-        ("my_rules:shallow", lambda network: network.depth <= 6),
+        ("own_rules:StartsWide", lambda network: network.widths[0] >= 24),
+        ("own_rules:shallow", lambda network: network.depth <= 6),
     ],
 )
-def test_a_rule_in_python_narrows_a_space(my_rules, rule, holds):
+def test_a_rule_in_python_narrows_a_space(own_rules, rule, holds):
     space = own_space("mine", SPACES["anynet_c"], rule=rule, claim="such networks are better", citation="me")
     assert all(map(holds, members(space)))
     assert space.claim == "such networks are better"
@@ -104,13 +104,13 @@ def test_what_makes_no_space_is_refused(fields, message):
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ("my_rules:nothing", "rule = 'my_rules:nothing': my_rules has no 'nothing'"),
-        ("my_rules:number", "rule = 'my_rules:number': is a int and cannot be called"),
+        ("own_rules:nothing", "rule = 'own_rules:nothing': own_rules has no 'nothing'"),
+        ("own_rules:number", "rule = 'own_rules:number': is a int and cannot be called"),
         ("my_rulez:shallow", "rule = 'my_rulez:shallow': there is no module 'my_rulez'"),
-        ("my_rules:doubtful", "rule = 'my_rules:doubtful' answered 'perhaps'; answer True or False"),
+        ("own_rules:doubtful", "rule = 'own_rules:doubtful' answered 'perhaps'; answer True or False"),
     ],
 )
-def test_a_rule_that_cannot_be_asked_is_named(my_rules, rule, message):
+def test_a_rule_that_cannot_be_asked_is_named(own_rules, rule, message):
     space = own_space("mine", SPACES["anynet_e"], rule=rule)  # not imported yet: reports do not need it
     with pytest.raises(ValueError, match=f"^{message}"):
         space.draw(SMALL, np.random.default_rng(0), 10)
