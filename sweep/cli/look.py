@@ -46,6 +46,8 @@ def spaces(name: str | None, as_json: bool) -> None:
             emit_json(row)
             return
         table = Table(box=None, padding=(0, 2), show_header=False)
+        row["rule"] = _signed_rule(row)
+        del row["obeys"]
         for key, value in row.items():
             text = f"{value:,}" if isinstance(value, int) else str(value or "–")
             table.add_row(f"[dim]{key.replace('_', ' ')}[/]", text)
@@ -61,14 +63,18 @@ def spaces(name: str | None, as_json: bool) -> None:
     table.add_column("size", justify="right", no_wrap=True)
     table.add_column("free", justify="right")
     for row in rows:
-        rule = f"{'+' if row['obeys'] else '−'} {row['rule']}" if row["rule"] else "–"
-        table.add_row(row["name"], rule, f"{row['size']:,}", str(row["degrees_of_freedom"]))
+        table.add_row(row["name"], _signed_rule(row), f"{row['size']:,}", str(row["degrees_of_freedom"]))
     stdout().print(table)
     stderr().print(
         "sizes are exact, for the ranges of the paper (224 pixels, 4 stages); free: degrees of freedom; "
         "`sweep spaces NAME` tells the claim and how networks are drawn",
         soft_wrap=True,
     )
+
+
+def _signed_rule(row: dict[str, Any]) -> str:
+    """With a plus where the space obeys the rule that it tests, with a minus where it breaks it."""
+    return f"{'+' if row['obeys'] else '−'} {row['rule']}" if row["rule"] else "–"
 
 
 def _space_row(space: "Space") -> dict[str, Any]:

@@ -180,7 +180,14 @@ def listed_space(name: str, networks: Sequence[str]) -> ListedSpace:
         if network in found:
             raise refusal("networks", text, "is there twice", "name each once")
         found.append(network)
-    return ListedSpace(name=name, title=space_title(name), networks=tuple(found), distribution="the list, in its order")
+    return ListedSpace(
+        name=name,
+        title=space_title(name),
+        networks=tuple(found),
+        distribution="the list, in its order",
+        about="just these networks",
+        source="the study",
+    )
 
 
 def _anything(network: Network) -> bool:

@@ -21,7 +21,14 @@ _IN_ORDER = "as AnyNet C, then put in order"
 _LINE = "(b, g) even; d, w_0, w_a, w_m log-uniform on the grid; those that give no member are rejected"
 _ALIKE = "as AnyNet E in all that the broken rule leaves alone"
 
-ANYNET_A = AnyNetSpace(name="anynet_a", title="AnyNet A", distribution=_STAGES, published_size=1.8e18)
+ANYNET_A = AnyNetSpace(
+    name="anynet_a",
+    title="AnyNet A",
+    distribution=_STAGES,
+    about="any stages of residual blocks: the space that the rules narrow",
+    source="Radosavovic et al. 2020, Designing Network Design Spaces, section 3.2, AnyNetX_A",
+    published_size=1.8e18,
+)
 ANYNET_B = AnyNetSpace(
     name="anynet_b",
     title="AnyNet B",
@@ -131,7 +138,13 @@ VIONETS = (
 )
 
 _LAYERS = "depth and the width of each layer log-uniform, norm, skips and the other parts even"
-MLP_A = MlpSpace(name="mlp_a", title="MLP A", distribution=_LAYERS)
+MLP_A = MlpSpace(
+    name="mlp_a",
+    title="MLP A",
+    distribution=_LAYERS,
+    about="perceptrons whose layers have a width each: the space that the rules narrow",
+    source="d2l.ai 8.8, exercise 4",
+)
 MLP_B = MlpSpace(
     name="mlp_b",
     title="MLP B",
@@ -159,7 +172,13 @@ MLP_D = MlpSpace(
     settings={**_NORMED, "skip": (True,)},
     distribution="as MLP C, with skips",
 )
-VIT = VitSpace(name="vit", title="ViT", distribution="blocks and width log-uniform")
+VIT = VitSpace(
+    name="vit",
+    title="ViT",
+    distribution="blocks and width log-uniform, patches and ratios even",
+    about="transformers do as well as convolutional networks at equal flops",
+    source="Dosovitskiy et al. 2021, An Image is Worth 16x16 Words",
+)
 
 SPACES: dict[str, Space] = {
     space.name: space

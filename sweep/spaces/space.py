@@ -47,7 +47,8 @@ class Space(ABC):
     `parent` names the space that it narrows by `rule` (or alters by it, where `settings` are set: RegNet Y is RegNet X
     with squeeze-and-excitation). `breaks` is a rule that its members lack, and `counterpart` the space whose members
     obey it and that is alike in the rest. `settings` replace some of the ranges. `distribution` says in words what a
-    draw's chances are. `published_size` is the paper's own count for its ranges.
+    draw's chances are. `about` and `source` stand in for the claim and the citation of a rule where it has none.
+    `published_size` is the paper's own count for its ranges.
     """
 
     RANGES: ClassVar[type]  # what a study gives it: Ranges, MlpRanges or VitRanges
@@ -61,6 +62,8 @@ class Space(ABC):
     counterpart: "Space | None" = None
     settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
     distribution: str = ""
+    about: str = ""
+    source: str = ""
     published_size: float | None = None
 
     @property
@@ -75,15 +78,15 @@ class Space(ABC):
         return tuple(space.rule for space in lineage if space.rule is not None)
 
     @property
-    def claim(self) -> str | None:
+    def claim(self) -> str:
         """What is put to the test by comparing it with its parent or its counterpart."""
         tested = self.rule or self.breaks
-        return tested.claim if tested else None
+        return tested.claim if tested else self.about
 
     @property
-    def citation(self) -> str | None:
+    def citation(self) -> str:
         tested = self.rule or self.breaks
-        return tested.citation if tested else None
+        return tested.citation if tested else self.source
 
     def within(self, ranges: Any) -> Any:
         """The ranges with this space's own settings in place."""
