@@ -117,13 +117,13 @@ RULES: dict[str, Rule] = {
         Rule(
             "no_inverted_bottleneck",
             "bottlenecks that are not wider than their block are better",
-            f"{_DDS}, section 4, figure 14",
+            f"{_DDS}, section 4",
             no_inverted_bottleneck,
         ),
         Rule(
             "no_depthwise_groups",
             "groups of more than one channel are better than depthwise convolutions",
-            f"{_DDS}, section 4, figure 14",
+            f"{_DDS}, section 4",
             no_depthwise_groups,
         ),
         Rule("resnext_blocks", "ResNeXt blocks are better than ResNet blocks at equal flops", _RESNEXT, resnext_blocks),
