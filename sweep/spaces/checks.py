@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+_MOST_NAMES = 24
+
 
 def refusal(field: str, value: object, problem: str, remedy: str) -> ValueError:
     """The error to raise: `depth = 0 is not positive; use 1 or more`."""
@@ -42,10 +44,13 @@ def plain_number(value: float) -> int | float:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of an error message: the known name closest to what was typed, or all that are known."""
+    """The end of an error message: the known name closest to what was typed, or what is known (of many, the first)."""
     known = list(known)
     close = get_close_matches(name.lower(), known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
+    if close:
+        return f"did you mean {close[0]!r}?"
+    more = len(known) - _MOST_NAMES
+    return f"known are {', '.join(known[:_MOST_NAMES])}" + (f" and {more} more" if more > 0 else "")
 
 
 def refuse_unknown_keys(where: str, given: Iterable[Any], known: Iterable[str]) -> None:

@@ -5,22 +5,25 @@ so that a study which names both puts the rule to the test. In: networks by thei
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from sweep.spaces.checks import nearest, refusal
+from sweep.spaces.architecture import Architecture, Stage
+from sweep.spaces.checks import nearest, refusal, refuse_unknown_keys
 from sweep.spaces.complexity import complexity
 from sweep.spaces.condition import Condition
 from sweep.spaces.cost import Cost, Image
 from sweep.spaces.families import columns_of
 from sweep.spaces.loading import load_named
+from sweep.spaces.mlp import Mlp
 from sweep.spaces.network import Network
 from sweep.spaces.ranges import Ranges
 from sweep.spaces.rules import Rule
 from sweep.spaces.shipped import space_title
 from sweep.spaces.space import MEMBER, Draws, Space
+from sweep.spaces.vit import Vit
 from sweep.spaces.zoo import ZOO, named_network
 
 
@@ -81,6 +84,14 @@ class AdmittedDraws(Draws):
         return self._draws.network(row)
 
 
+# A network of each family: what a condition may speak of.
+_EXAMPLES: dict[str, Network] = {
+    "ranges": Architecture((Stage(1, 8, 8),)),
+    "mlp": Mlp((8,)),
+    "vit": Vit(patch=4, width=16, num_blocks=1, num_heads=1),
+}
+
+
 def own_space(
     name: str,
     base: Space,
@@ -102,16 +113,11 @@ def own_space(
     if not (where or rule or ranges):
         raise refusal("space", name, f"is {base.name} again", "give it a condition (where), a rule, or ranges")
     settings = dict(ranges or {})
-    try:
-        sample = base.draw(replace(base.RANGES(), **settings), np.random.default_rng(0), 1000)
-    except TypeError as error:
-        raise refusal(
-            "ranges", settings, f"do not suit {base.name} ({error})", "see the ranges of that space"
-        ) from None
-    network = sample.network(int(np.flatnonzero(sample.reasons == MEMBER)[0]))
+    fields = base.RANGES.__dataclass_fields__  # type: ignore[attr-defined]
+    refuse_unknown_keys("ranges", settings, fields)  # their values are judged beside the others, of a scale (`within`)
     predicate: Callable[[Any], bool] = _anything
     if where:
-        predicate = Condition(where, columns_of(network) | {"depth": 0})
+        predicate = Condition(where, columns_of(_EXAMPLES[base.TABLE]) | {"depth": 0})
     elif rule:
         predicate = _Imported(rule)
     return OwnSpace(

@@ -73,7 +73,6 @@ class Own(Settings):
         if not self.base:
             raise ValueError("base is missing; name the space that this one narrows, or give a list of networks")
         base = get_space(self.base)
-        _refuse_unknown(self.ranges, base.RANGES)
         return own_space(
             self.name,
             base,

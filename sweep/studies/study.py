@@ -198,8 +198,9 @@ class Study(Settings):
 
     @model_validator(mode="after")
     def _ranges(self) -> "Study":
+        others = [table.to_space() for table in self.space if table.name not in self.spaces]
         for scale in self.scale:
-            for space in self.design_spaces:
+            for space in (*self.design_spaces, *others):
                 try:
                     space.within(scale.ranges_of(space))
                 except ValueError as error:

@@ -75,11 +75,15 @@ class Delivery:
         # Of the end of a sweep: what kept artifacts from being sent. The runs are told their end all the same.
         self._store_error: Exception | None = None
         self._is_new = False
+        self._known_study: tuple[int, Study] | None = None  # and how many extensions it has
 
     @property
     def _study(self) -> Study:
         """With the spaces that joined it meanwhile, so that each has the colour of the report."""
-        return study_from_dict(extended_study(self.journal.meta()))
+        num_extensions = len(self.journal.get("extensions", []))
+        if self._known_study is None or self._known_study[0] != num_extensions:
+            self._known_study = num_extensions, study_from_dict(extended_study(self.journal.meta()))
+        return self._known_study[1]
 
     def close(self) -> None:
         self.journal.close()

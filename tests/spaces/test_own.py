@@ -1,5 +1,7 @@
 """A user's own spaces: a condition, a rule in Python, other ranges; and what is refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from spaces.strategies import SMALL, SMALL_BAND, SMALL_IMAGE, SMALL_MLP
@@ -86,8 +88,7 @@ def test_other_ranges_alter_a_space():
         ({}, "space = 'mine' is anynet_e again; give it a condition"),
         ({"where": "depth > 3", "rule": "a:b"}, "where = 'depth > 3' stands beside rule = 'a:b'; give one of the two"),
         ({"rule": "no_colon"}, "rule = 'no_colon' is not module:name; write for example my_rules:wide_start"),
-        ({"ranges": {"patch": 4}}, "ranges = {'patch': 4} do not suit anynet_e"),
-        ({"ranges": {"depth_min": 0}}, "depth_min = 0 is not a positive whole number"),
+        ({"ranges": {"patch": 4}}, "ranges: unknown key 'patch'; "),
         ({"where": "depht > 3"}, "where = 'depht > 3' speaks of 'depht'; did you mean 'depth'?"),
         ({"where": "depth >"}, "where = 'depth >' is no condition"),
         ({"where": "().__class__"}, r"where = '\(\).__class__' holds Attribute, which is not understood"),
@@ -99,6 +100,19 @@ def test_other_ranges_alter_a_space():
 def test_what_makes_no_space_is_refused(fields, message):
     with pytest.raises(ValueError, match=f"^(?:{message})"):
         own_space("mine", SPACES["anynet_e"], **fields)
+
+
+def test_ranges_are_judged_beside_those_of_the_scale():
+    impossible = own_space("mine", SPACES["anynet_e"], ranges={"depth_min": 0})
+    with pytest.raises(ValueError, match=r"^depth_min = 0 is not a positive whole number"):
+        impossible.within(SMALL)
+    deep = own_space("deep", SPACES["anynet_e"], ranges={"depth_min": 20})  # more than the paper's 16
+    assert deep.within(replace(SMALL, depth_max=30)).depths == range(20, 31)
+
+
+def test_a_condition_is_understood_where_no_network_was_ever_drawn():
+    space = own_space("mine", SPACES["regnet_x"], where="depth > 3", ranges={"num_stages": 5, "width_max": 32})
+    assert space.rule.predicate(ZOO["regnetx_400mf"])
 
 
 @pytest.mark.parametrize(

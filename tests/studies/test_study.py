@@ -331,7 +331,7 @@ def test_spaces_of_each_family_have_their_table():
         ({"space": [{**OWN, "wher": "depth > 1"}]}, r"space\.0\.wher: unknown key; did you mean 'where'\?"),
         (
             {"space": [{**OWN, "ranges": {"depthmax": 1}}]},
-            r"space\.0: unknown key 'depthmax'; did you mean 'depth_max'",
+            r"space\.0: ranges: unknown key 'depthmax'; did you mean 'depth_max'",
         ),
         ({"spaces": ["wide_start"]}, "spaces = .*: space = 'wide_start' is not known"),
         (
