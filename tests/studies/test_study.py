@@ -343,6 +343,10 @@ def test_spaces_of_each_family_have_their_table():
             "study: deep at scale 'small': depth_min = 5 is above depth_max = 3",
         ),
         (
+            {"space": [{"name": "spare", "base": "anynet_e", "ranges": {"depth_min": 0}}]},
+            "study: spare at scale 'small': depth_min = 0 is not a positive whole number",
+        ),
+        (
             {"scale": [{**GOOD["scale"][0], "mlp": {"norm": ["bach"]}}]},
             r"scale\.0\.mlp: norm = 'bach' is not known; did",
         ),
