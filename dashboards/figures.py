@@ -452,7 +452,8 @@ def _draw_edfs(axes: Axes, tables: Tables, scale: str, epoch: int, several_scale
     axes.set(xlim=window, ylim=(-0.02, 1.02), ylabel="share of networks")
     axes.set_xlabel(f"validation error after {epochs_text(epoch)}, %")
     axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
-    axes.legend(loc="lower right", frameon=False, fontsize=9)
+    many = len(errors) > 6  # their legend reaches into the curves
+    axes.legend(loc="lower right", frameon=many, framealpha=0.85, edgecolor="none", fontsize=7.5 if many else 9)
     place = f"Scale {scale}: error" if several_scales else "Error"
     axes.set_title(
         f"{place} distributions, {confidence:.0%} pointwise bands", loc="left", fontsize=10, parse_math=False
