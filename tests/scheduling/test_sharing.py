@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import ray
+from training.data.arrays import save_array
 
 from cluster import Profile, ray_session
 from cluster.profile import Storage
@@ -24,7 +25,7 @@ def files(tmp_path):
     """A data set in the driver's cache."""
     folder = tmp_path / "driver" / "set-1"
     for name in ("train-images", "train-labels"):
-        cache.save_array(folder / f"{name}.npy", np.arange(60, dtype=np.uint8).reshape(15, 4))
+        save_array(folder / f"{name}.npy", np.arange(60, dtype=np.uint8).reshape(15, 4))
     absent = folder / "test.npy"
     return DataFiles(folder / "train-images.npy", folder / "train-labels.npy", absent, absent, "here", "1")
 
@@ -58,7 +59,7 @@ def test_another_host_mends_the_chunk_that_is_damaged(files, tmp_path, monkeypat
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
     monkeypatch.setattr(cache, "CHUNK_BYTES", 16)  # four rows
     for path in (files.train_images, files.train_labels):
-        cache.save_array(path, np.load(path))
+        save_array(path, np.load(path))
     shared = as_on_another_host(sharing.share_images({"small": files}))
     here = shared.files("small")
     assert len(cache.recorded_sums(here.train_images)) == 4

@@ -163,12 +163,6 @@ def sum_of(file: BinaryIO, begin: int, end: int) -> str:
 # -- making ------------------------------------------------------------------------------------------------------
 
 
-def save_array(path: Path, array: np.ndarray) -> None:
-    """Write an array that is at hand, whole or not at all, in place of whatever is there."""
-    remove(path)
-    build(path, array.shape, array.dtype, lambda first, end: array[first:end])
-
-
 def remove(path: Path) -> None:
     """An array, its sums, and what was begun of it."""
     for file in (path, _sums_file(path), _part(path), _part_sums(path)):

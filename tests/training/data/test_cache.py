@@ -11,6 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from training.data.arrays import save_array
 
 from sweep.training.data import DamagedDataError, cache, checking
 
@@ -81,7 +82,7 @@ def test_the_file_is_what_numpy_saves_and_each_chunk_has_its_sum(tmp_path, array
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_any_shape_is_what_numpy_saves(tmp_path, shape, dtype):
     array = np.random.default_rng(1).integers(0, 256, shape).astype(dtype)
-    cache.save_array(tmp_path / "a.npy", array)
+    save_array(tmp_path / "a.npy", array)
     assert (tmp_path / "a.npy").read_bytes() == as_numpy_saves(array)
     assert cache.is_intact(tmp_path / "a.npy")
 
@@ -177,7 +178,7 @@ def test_sums_that_the_caller_knows_overrule_those_on_disk(tmp_path, array):
     built(path, array)
     known = cache.recorded_sums(path)
     other[12] ^= 1
-    cache.save_array(path, other)
+    save_array(path, other)
     assert not checking.is_kept(path, known)
     assert built(path, array, sums=known) == [2]
     assert checking.is_kept(path, known)

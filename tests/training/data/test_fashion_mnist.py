@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from training.data.arrays import save_array
 
 from sweep.studies import Data
 from sweep.training.data import (
@@ -221,9 +222,9 @@ def test_a_preparation_that_is_interrupted_leaves_nothing_half_written(tmp_path,
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", fail)
         with pytest.raises(OSError, match="No space left"):
-            cache.save_array(tmp_path / "a.npy", np.zeros(9))
+            save_array(tmp_path / "a.npy", np.zeros(9))
     assert list(tmp_path.iterdir()) == []
-    cache.save_array(tmp_path / "a.npy", np.zeros(9))
+    save_array(tmp_path / "a.npy", np.zeros(9))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npy", "a.sha256"]
 
 
@@ -236,7 +237,7 @@ def few(tmp_path):
     rng = np.random.default_rng(0)
     paths = [tmp_path / f"{name}.npy" for name in ("train-images", "train-labels", "test-images", "test-labels")]
     for path, shape in zip(paths, [(100, 12, 12), (100,)] * 2):
-        cache.save_array(path, rng.integers(0, 10, shape).astype(np.uint8))
+        save_array(path, rng.integers(0, 10, shape).astype(np.uint8))
     return DataFiles(*paths, source="made up", digest="")
 
 
@@ -286,7 +287,7 @@ def test_an_array_without_its_sum_is_trusted_by_those_alone_who_looked_before(fe
     sum_of(path).unlink() if how == "gone" else sum_of(path).write_bytes(b"" if how == "empty" else b"\xff")
     with pytest.raises(DamagedDataError, match=r"train-labels\.(sha256 is gone|npy' is not what it was)"):
         open_few(few)
-    cache.save_array(path, np.load(path))
+    save_array(path, np.load(path))
     open_few(few)
     sum_of(path).unlink()
     open_few(few)
