@@ -196,7 +196,7 @@ def _train(journal: Journal, study: Study, folder: Path, profile: Profile, data:
                 if switch.aborted:  # and what was raised then has been swallowed on its way
                     raise KeyboardInterrupt
             finished = journal.is_finished()
-            artifacts = when_there_is_room(lambda: _conclude(journal, folder), folder, switch, log) if finished else {}
+            artifacts = when_there_is_room(lambda: _conclude(journal, folder, log), folder, switch, log) if finished else {}
         except BaseException as raised:  # delivered first, then raised: no run may be left RUNNING
             error, finished, artifacts = raised, False, {}
         log("delivering to MLflow")
@@ -235,8 +235,11 @@ def _is_request(error: BaseException | None) -> bool:
     return error is None or isinstance(error, KeyboardInterrupt)
 
 
-def _conclude(journal: Journal, folder: Path) -> dict[str, Path]:
-    """Write tables, verdicts, report and figure; answers them as the artifacts of the parent run."""
+def _conclude(journal: Journal, folder: Path, log: Log) -> dict[str, Path]:
+    """Take the looks that are due, write tables, verdicts, report and figure; answers the artifacts of the parent run."""
+    from sweep.scheduling.looks import Looks
+
+    Looks(journal, log).take_due()
     tables = from_journal(journal)
     write_tables(tables, folder)
     verdicts = _judge_tables(tables)

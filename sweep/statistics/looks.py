@@ -71,6 +71,7 @@ class Look:
 
     It was taken of the first `num_trials` in launch order, of which `num_begun` were not cancelled before they began;
     the sweep was planned for `num_planned` trials and had `num_known`. Of the comparisons, `num_decided` were by then.
+    `taken_at_ms`: when it was recorded.
     """
 
     number: int
@@ -82,6 +83,7 @@ class Look:
     rung_epochs: int
     num_decided: int
     compared: tuple[Compared, ...]
+    taken_at_ms: int | None = None
 
     @property
     def fraction(self) -> float:
@@ -93,7 +95,7 @@ class Look:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return asdict(self) | {"compared": [asdict(one) for one in self.compared]}
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Look":
