@@ -33,6 +33,12 @@ class Queries:
             " AND outcome IN ('pending', 'running', 'paused')"
         ).fetchall()
 
+    def num_never_begun(self, outcome: str) -> int:
+        """How many trials have this outcome, and were never started."""
+        return self._db.execute(
+            "SELECT count(*) FROM trials WHERE outcome = ? AND attempts = 0", (outcome,)
+        ).fetchone()[0]
+
     def num_on_their_way(self, num_trials: int, epoch: int) -> int:
         """How many of the first `num_trials` in launch order have neither ended nor trained for `epoch` epochs."""
         return self._db.execute(

@@ -3,8 +3,9 @@
 Reading a journal from outside (any SQLite client):
 
 * `trials`: one row a trial; `outcome` is pending, running, paused (waits at a rung), completed, stopped, diverged,
-  failed or cancelled (by `sweep stop --trial`, or because all was decided before it began). `attempts` counts its starts, `user_failures` and
-  `machine_failures` the ends that were not its own doing; `batch_size` is set where memory forced a smaller one.
+  failed or cancelled (by `sweep stop --trial`, or because all was decided before it began). `attempts` counts its
+  starts, `user_failures` and `machine_failures` the ends that were not its own doing; `batch_size` is set where memory
+  forced a smaller one.
 * `epochs`: one row a trial and epoch. Losses and errors that were not finite are NULL. `checkpoint` is the digest of
   the state after it.
 * `decisions`: one row a trial and rung, `arrival` counts them in order. `error_pct` NULL ranks as the worst.

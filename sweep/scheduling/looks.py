@@ -1,7 +1,7 @@
-"""The looks of a sweep that may end early: taken as they become due, and told.
+"""The looks of a sweep that may end early, taken as they become due.
 
 In: the journal of a sweep whose study has `judging.stop_when = "decided"`. Out: the looks in it, each once and in their
-order (sweep/statistics/looks.py says what one is), and a line for people.
+order (sweep/statistics/looks.py says what one is).
 
 The supervisor's process takes them, while the engine trains. A look and what follows from it are one commit; it is for
 the conductor to heed it. A process that is killed before that commit has taken no look, and the next one takes it again
@@ -10,10 +10,10 @@ from the same trials; one that is killed after it leaves it to the next one to h
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 from sweep.records import Journal, from_journal
 from sweep.records.journal import DECIDED, LOOKS
+from sweep.scheduling.standing import decided_text
 from sweep.statistics import Look, due_look
 from sweep.statistics.errors import first_rung
 from sweep.studies import Study, study_from_dict
@@ -59,45 +59,4 @@ class Looks:
 def said(look: Look) -> str:
     """What a look has found, in words."""
     after = f"look {look.number} of {max(look.number, look.num_looks)}, at {look.num_trials} of {look.num_known} trials"
-    return f"{after}: {_decided(look.num_decided, len(look.compared))}"
-
-
-def standing(journal: Journal) -> dict[str, Any] | None:
-    """How the looks of a sweep stand, for people and machines; None of a sweep that is judged at its end.
-
-    Keys: `taken`, `planned`; `next_at_trial`, None where the next one is at the end or none is to come; `num_trials` that
-    the study planned; `num_decided` of `num_comparisons` after the last one, None before the first; `decided_at_look`.
-    """
-    study = study_from_dict(journal.get("study"))
-    sizes = study.judging.look_sizes(study.num_trials)
-    if not sizes:
-        return None
-    taken, decided = journal.get(LOOKS, []), journal.get(DECIDED)
-    last = Look.from_dict(taken[-1]) if taken else None
-    return {
-        "taken": len(taken),
-        "planned": study.judging.looks,
-        "next_at_trial": sizes[len(taken)] if len(taken) < len(sizes) and not decided else None,
-        "num_trials": study.num_trials,
-        "num_decided": last and last.num_decided,
-        "num_comparisons": last and len(last.compared),
-        "decided_at_look": decided and decided["look"],
-    }
-
-
-def told(looks: dict[str, Any]) -> str:
-    """`standing` as a line."""
-    decided = "" if looks["num_decided"] is None else _decided(looks["num_decided"], looks["num_comparisons"])
-    if looks["decided_at_look"] is not None:
-        return f"{decided} at look {looks['decided_at_look']} of {max(looks['taken'], looks['planned'])}"
-    if looks["next_at_trial"] is not None:
-        what = f"next look after {looks['next_at_trial']} of {looks['num_trials']} trials"
-    else:
-        what = "next look at the end" if looks["taken"] < looks["planned"] else f"all {looks['taken']} looks taken"
-    return f"{what}; {decided}" if decided else what
-
-
-def _decided(num: int, num_comparisons: int) -> str:
-    if num < num_comparisons:
-        return f"{num} of {num_comparisons} rules decided"
-    return "its one rule is decided" if num == 1 else f"all {num} rules decided"
+    return f"{after}: {decided_text(look.num_decided, len(look.compared))}"

@@ -217,9 +217,7 @@ def _run_engine(order: Order, switch: StopSwitch, looks: Looks, log: Log) -> tup
         _end(process)
 
 
-def _attend(
-    process: subprocess.Popen, order: Order, switch: StopSwitch, looks: Looks, log: Log
-) -> tuple[str, str]:
+def _attend(process: subprocess.Popen, order: Order, switch: StopSwitch, looks: Looks, log: Log) -> tuple[str, str]:
     messages: queue.Queue[dict[str, Any] | None] = queue.Queue()
     threading.Thread(target=_read, args=(process, messages), daemon=True).start()
     _send(process, json.dumps(asdict(order)))

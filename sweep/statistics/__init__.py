@@ -11,7 +11,7 @@ from sweep.statistics.errors import (
     shared_rung,
     study_of,
 )
-from sweep.statistics.looks import Look, due_look, ended_early_by, judge_study, looks_taken
+from sweep.statistics.looks import Look, due_look, ended_early_by, judge_study, looks_taken, num_not_needed
 from sweep.statistics.paired import Difference, ensemble_gain, paired_difference
 from sweep.statistics.seeds import Estimate, estimates, flattery_pct, over_images, over_seeds
 from sweep.statistics.verdicts import Verdict, holm, judge
@@ -42,6 +42,7 @@ __all__ = [
     "judge",
     "judge_study",
     "looks_taken",
+    "num_not_needed",
     "over_images",
     "over_seeds",
     "paired_difference",

@@ -3,13 +3,13 @@
 In: the tables of a sweep that is not over yet, and the looks taken so far. Out: the look that is due; verdicts from all
 looks together. Stands for the sequential side of DDS's comparisons, which the paper makes once, at the end.
 
-*What is looked at.* After m of the N planned trials: the first m in launch order, once each has reached the first rung
-or ended before it, with their errors there. Whoever has arrived by some moment is no sample of the space, for trials
-that are on their way then are the slow ones; the first m of a shuffled order are. What they show at the first rung does
-not change any more, and resamples are seeded, so a look that is taken again gives the same p-values.
+*What is looked at.* After m of N planned trials: the first m in launch order, once each has reached the first rung or
+ended before it, with their errors there. Whoever has arrived by some moment is no sample of the space, for trials
+that are on their way then are the slow ones; the first m of a shuffled order are one. What they show at the first rung
+does not change any more, and resamples are seeded, so a look that is taken again gives the same p-values.
 
-*How it is judged.* Each look gives each comparison two p-values (sweep/statistics/verdicts.py), of no difference and of
-one beyond the margin. What a comparison has shown in all its looks together are two sequential p-values
+*How it is judged.* Each look gives each comparison two p-values (sweep/statistics/verdicts.py), of no difference and
+of one beyond the margin. What a comparison has shown in all its looks together are two sequential p-values
 (sweep/statistics/sequential.py), and Holm's correction of those for all rules and scales decides. The sweep may end when
 no comparison is undecided. Its trials in flight still count for means, effects and intervals, but decide nothing.
 
@@ -149,7 +149,12 @@ def due_look(tables: Tables, taken: Sequence[Look]) -> Look | None:
 def ended_early_by(tables: Tables) -> Look | None:
     """The look that left nothing undecided, where trials were cancelled for it before they began."""
     decisive = next((look for look in looks_taken(tables) if look.decides_all), None)
-    return decisive if decisive and _num_begun(tables.trials) < tables.trials.num_rows else None
+    return decisive if decisive and num_not_needed(tables) else None
+
+
+def num_not_needed(tables: Tables) -> int:
+    """How many trials were cancelled before they began."""
+    return tables.trials.num_rows - _num_begun(tables.trials)
 
 
 def _num_planned(tables: Tables) -> int:
@@ -328,7 +333,7 @@ def _p_values(looks: Sequence[Look], key: Key) -> tuple[float, float]:
 
 
 def _looks_at(looks: Sequence[Look], key: Key) -> list[tuple[Look, Compared]]:
-    """The looks in which a comparison had anything to show: a space that joined the sweep later was not there before."""
+    """The looks in which a comparison had anything to show; a space that joined later was not there before."""
     there = {look.number: one for look in looks for one in look.compared if one.key == key and one.is_told}
     return [(look, there[look.number]) for look in _telling(look for look in looks if look.number in there)]
 

@@ -4,21 +4,23 @@ In: the two-sided p-values of a hypothesis at its looks, and the share of the pl
 Out: the boundary that a look's statistic has to cross, and the *sequential p-value* after the looks so far.
 
 * The error rate is spent over the looks as Lan and DeMets (*Discrete sequential boundaries for clinical trials*,
-  Biometrika 70, 1983) have it, by their function of the O'Brien-Fleming type, half of it on either side: next to nothing
-  early on, nearly all of it at the end. How many looks there are, and when, need not be known before.
+  Biometrika 70, 1983) have it, by their function of the O'Brien-Fleming type, half of it on either side: next to
+  nothing early on, nearly all of it at the end. How many looks there are, and when, need not be known before.
 * The boundaries follow by the recursion of Armitage, McPherson and Rowe (*Repeated significance tests on accumulating
   data*, JRSS A 132, 1969): the statistic of a look is taken to be normal, the increments of its score to be independent
   and as large as the share of trials that they come from.
 * The sequential p-value (Liu and Anderson, *On adaptive extensions of group sequential trials*, JASA 103, 2008) is the
-  least level at which some look so far would have rejected. Whatever corrects p-values for being several can be applied
-  to it, Holm's method too (Maurer and Bretz, *Multiple testing in group sequential trials using graphical approaches*,
-  Statistics in Biopharmaceutical Research 5, 2013), for a lower level never rejects what a higher one does not.
+  least level at which some look so far would have rejected. Whatever corrects p-values for being several can be
+  applied to it, Holm's method too (Maurer and Bretz, *Multiple testing in group sequential trials using graphical
+  approaches*, Statistics in Biopharmaceutical Research 5, 2013), for a lower level never rejects what a higher one
+  does not.
 
-More trials than planned: the fraction goes on growing beyond 1 where increments are counted, the spending stops at 1. So
-all of the error rate may have been spent by then, and the boundary is infinite. Fewer: what they would have spent stays
-unspent.
+More trials than planned: the fraction goes on growing beyond 1 where increments are counted, the spending stops at 1.
+So all of the error rate may have been spent by then, and the boundary is infinite. Fewer: what they would have spent
+stays unspent.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -75,7 +77,7 @@ def sequential_p(p_values: ArrayLike, fractions: Sequence[float]) -> tuple[Float
 
 def _checked(fractions: Sequence[float]) -> tuple[float, ...]:
     known = tuple(map(float, fractions))
-    if not known or known[0] <= 0 or any(late <= early for early, late in zip(known, known[1:])):
+    if not known or known[0] <= 0 or any(late <= early for early, late in itertools.pairwise(known)):
         raise ValueError(f"fractions: {list(known)} must be above 0 and rise from look to look; leave out empty looks")
     return known
 
@@ -121,7 +123,7 @@ def _boundaries(levels: Floats, fractions: tuple[float, ...]) -> Floats:
     # The density of the score, where no look has rejected yet: at `scores`, folded (it is even), times their weights.
     scores = _scores(found[:, 0], fractions[0], points)
     mass = _density(scores, fractions[0]) * weights * scores[:, -1:] / points[-1]
-    for look, (before, now) in enumerate(zip(fractions, fractions[1:]), start=1):
+    for look, (before, now) in enumerate(itertools.pairwise(fractions), start=1):
         found[:, look] = _solved(to_spend[:, look], scores, mass, before, now)
         ahead = _scores(found[:, look], now, points)
         density = _density(ahead[:, :, None] - scores[:, None, :], now - before)
@@ -133,7 +135,7 @@ def _boundaries(levels: Floats, fractions: tuple[float, ...]) -> Floats:
 
 def _num_nodes(fractions: tuple[float, ...]) -> int:
     """So many that even the smallest increment is smooth between two of them."""
-    steps = [late - early for early, late in zip(fractions, fractions[1:])]
+    steps = [late - early for early, late in itertools.pairwise(fractions)]
     widest = 2.5 * _quantile(LOWEST_LEVEL) / math.sqrt(min(steps, default=1.0))
     return min(max(math.ceil(widest), _MIN_NODES), _MAX_NODES)
 
@@ -165,7 +167,9 @@ def _solved(to_spend: Floats, scores: Floats, mass: Floats, before: float, now: 
     for _ in range(_MAX_STEPS):
         edge = (z * scale)[:, None]
         exceeded = 2 * np.sum(mass * (ndtr((scores - edge) / step) + ndtr((-scores - edge) / step)), axis=-1)
-        slope = 2 * scale * np.sum(mass * (_density(edge - scores, step**2) + _density(edge + scores, step**2)), axis=-1)
+        slope = (
+            2 * scale * np.sum(mass * (_density(edge - scores, step**2) + _density(edge + scores, step**2)), axis=-1)
+        )
         with np.errstate(divide="ignore", invalid="ignore"):
             back = np.where(is_left, np.log(to_spend / exceeded) * exceeded / slope, 0.0)
         back = np.where(np.isfinite(back), back, 0.0)

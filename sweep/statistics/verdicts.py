@@ -137,10 +137,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a comparison is judged by, before the correction: the p-values of no difference and of one beyond the margin,
-    and the confidence of the interval that goes with them, None where there is none to give.
+    """What a comparison is judged by, before the correction: the p-values of no difference and of one beyond the
+    margin, and the confidence of the interval that goes with them, None where there is none to give.
 
-    The last three are of a sweep that is judged while it runs; `is_spent`: further trials could decide nothing any more.
+    The others are of a sweep that is judged while it runs; `is_spent`: further trials could decide nothing any more.
     """
 
     p_different: float

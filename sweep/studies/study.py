@@ -108,14 +108,17 @@ class Judging(Settings):
     def _looks(self) -> "Judging":
         if self.stop_when == "end" and self.looks != type(self).model_fields["looks"].default:
             raise ValueError(
-                f"looks = {self.looks} goes with stop_when = 'decided', not with 'end'; leave it out, or change stop_when"
+                f"looks = {self.looks} goes with stop_when = 'decided', not with {self.stop_when!r}; leave it out, or "
+                "change stop_when"
             )
         return self
 
     def look_sizes(self, num_trials: int) -> tuple[int, ...]:
         """After how many of `num_trials` planned trials, in launch order, there is a look before the end."""
         return tuple(
-            math.ceil(num_trials * number / self.looks) for number in range(1, self.looks) if self.stop_when == "decided"
+            math.ceil(num_trials * number / self.looks)
+            for number in range(1, self.looks)
+            if self.stop_when == "decided"
         )
 
 
@@ -246,13 +249,13 @@ class Study(Settings):
             return self
         if not rule_pairs(self.design_spaces):
             raise ValueError(
-                "judging.stop_when = 'decided', but no two of the spaces differ by a rule, so there is nothing to decide; "
-                "name two that do, or leave it out"
+                "judging.stop_when = 'decided', but no two of the spaces differ by a rule, so there is nothing to "
+                "decide; name two that do, or leave it out"
             )
         if self.trials_per_space < MIN_TRIALS_AT_LOOK * judging.looks:
             raise ValueError(
-                f"judging.looks = {judging.looks} with trials_per_space = {self.trials_per_space}: the first look would "
-                f"come after fewer than {MIN_TRIALS_AT_LOOK} networks of each space; lower looks, or raise "
+                f"judging.looks = {judging.looks} with trials_per_space = {self.trials_per_space}: the first look "
+                f"would come after fewer than {MIN_TRIALS_AT_LOOK} networks of each space; lower looks, or raise "
                 f"trials_per_space to {MIN_TRIALS_AT_LOOK * judging.looks}"
             )
         return self

@@ -1,4 +1,4 @@
-"""Sweeps that are looked at while they run: whole ones of simulated workers, and what a conductor does by a decision."""
+"""Sweeps that are looked at while they run: whole ones of simulated workers, and a conductor that learns of it."""
 
 import random
 from pathlib import Path
@@ -12,7 +12,8 @@ from scheduling.simulated import Clock, Session, check_rows, draw, make_sweep, s
 
 from sweep.records import Journal, from_journal
 from sweep.scheduling.conductor import Nothing
-from sweep.scheduling.looks import Looks, standing, told
+from sweep.scheduling.looks import Looks
+from sweep.scheduling.standing import standing, told
 from sweep.statistics import judge_study
 
 METHODS = ("asha", "asha_promotion", "synchronous", "none")
@@ -55,7 +56,9 @@ class Watched(Session):
 
 def recorded(run_dir: Path) -> list[dict[str, Any]]:
     with Journal.open(run_dir, read_only=True) as journal:
-        return [{key: value for key, value in look.items() if key != "taken_at_ms"} for look in journal.get("looks", [])]
+        return [
+            {key: value for key, value in look.items() if key != "taken_at_ms"} for look in journal.get("looks", [])
+        ]
 
 
 def outcomes(run_dir: Path) -> dict[str, int]:
@@ -68,7 +71,9 @@ def check_ended_early(run_dir: Path, study: Any) -> None:
     found = outcomes(run_dir)
     assert not {"pending", "running", "paused"} & found.keys()
     assert found["cancelled"] >= 1
-    assert ask(run_dir, "SELECT sum(attempts), count(started_at_ms) FROM trials WHERE outcome = 'cancelled'") == [(0, 0)]
+    assert ask(run_dir, "SELECT sum(attempts), count(started_at_ms) FROM trials WHERE outcome = 'cancelled'") == [
+        (0, 0)
+    ]
     assert ask(run_dir, "SELECT count(*) FROM decisions WHERE would_stop IS NULL") == [(0,)]
     looks = recorded(run_dir)
     assert [look["number"] for look in looks] == list(range(1, len(looks) + 1))
@@ -296,5 +301,8 @@ def test_an_early_end_is_told_in_a_line(memory_path, clear):
     run_dir = make_sweep(memory_path, looked_at("asha"), NUM)
     assert Watched(run_dir, seed=1).run()
     with Journal.open(run_dir) as journal:
-        look = len(recorded(run_dir))
-        assert told(standing(journal)) == f"its one rule is decided at look {look} of 3"
+        look = recorded(run_dir)[-1]
+        assert told(standing(journal)) == (
+            f"ended early after look {look['number']} of 3 ({look['num_trials']} of 24 trials), as the study wanted: "
+            "its one rule is decided"
+        )

@@ -1,4 +1,4 @@
-"""Looks at sweeps that are not over: of whom they are, what they decide, and that they are wrong no more than they may."""
+"""Looks at sweeps that are not over: when they come, of whom they are, and what follows from all of them together."""
 
 import json
 from collections.abc import Container
@@ -297,9 +297,7 @@ def test_a_sweep_that_ended_early_and_was_extended_spends_by_what_it_has():
     tables = sweep(CLEAR, trials_per_space=32)
     look = looks_taken(tables)[-1]
     some = at_moment(tables, look.num_trials)
-    ended = with_looks(
-        with_outcome(some, set(range(look.num_trials, 64)), "cancelled", attempts=0), looks_taken(some)
-    )
+    ended = with_looks(with_outcome(some, set(range(look.num_trials, 64)), "cancelled", attempts=0), looks_taken(some))
     looks = looks_taken(extended(ended, more_of({"anynet_e": 20.0}, 8), ["anynet_e"], 8))
     assert looks[-1].num_begun == look.num_trials + 8
     assert looks[-1].fraction == (look.num_trials + 8) / 64 < 1

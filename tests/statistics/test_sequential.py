@@ -1,5 +1,7 @@
 """Boundaries against published ones, sequential p-values against boundaries, and the error rates that both promise."""
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -78,7 +80,7 @@ def test_a_further_look_never_raises_the_sequential_p_value():
     rng = np.random.default_rng(0)
     p_values = rng.uniform(size=(4, 200)) ** 3
     after = [sequential_p(p_values[:num], QUARTERS[:num])[0] for num in range(1, 5)]
-    assert all(np.all(late <= early) for early, late in zip(after, after[1:]))
+    assert all(np.all(late <= early) for early, late in itertools.pairwise(after))
     assert np.any(after[3] < after[2])
 
 
@@ -108,7 +110,7 @@ def test_what_is_certain_and_what_is_nothing_stay_within_the_levels():
 
 @pytest.mark.parametrize("fractions", [[], [0.0, 1.0], [0.5, 0.5], [0.6, 0.5]])
 def test_fractions_that_do_not_rise_are_refused(fractions):
-    with pytest.raises(ValueError, match="fractions: .*rise"):
+    with pytest.raises(ValueError, match=r"fractions: .* rise"):
         boundaries(0.05, fractions)
 
 
