@@ -179,6 +179,7 @@ def _tracking_uri(study: Study, profile_uri: str, recorded: str | None, folder: 
 def _train(journal: Journal, study: Study, folder: Path, profile: Profile, data: Any, watch: Watch, log: Log) -> None:
     """Train what is unfinished, then judge, report and deliver, whatever happened to the training."""
     from sweep.scheduling import driver
+    from sweep.scheduling.standing import standing
     from sweep.scheduling.supervisor import StopSwitch, stop_on_signals, supervise, when_there_is_room
     from sweep.tracking import Outbox
 
@@ -208,7 +209,7 @@ def _train(journal: Journal, study: Study, folder: Path, profile: Profile, data:
             outbox.close(
                 status="finished" if finished else "interrupted" if _is_request(error) else "failed",
                 artifacts=artifacts,
-                note=_note(journal, folder) if finished else "",
+                note=_note(folder, standing(journal)) if finished else "",
                 timeout_s=3 if isinstance(error, KeyboardInterrupt) else 60,
             )
             journal.set_meta(tracking_error=None)
@@ -294,11 +295,10 @@ def _write_whole(path: Path, text: str) -> None:
     os.replace(draft, path)
 
 
-def _note(journal: Journal, folder: Path) -> str:
-    """The verdicts as the Markdown note of the parent run."""
-    from sweep.scheduling.standing import standing, told
+def _note(folder: Path, looks: dict[str, Any] | None = None) -> str:
+    """The verdicts as the Markdown note of the parent run, and how its looks stand."""
+    from sweep.scheduling.standing import told
 
-    looks = standing(journal)
     rows = json.loads((folder / "verdicts.json").read_text())
     lines = [
         f"| {row['rule']} | {row['space_without']} → {row['space_with']} | {row['scale']} | {row['rung_epochs']} |"

@@ -19,10 +19,11 @@ def standing(journal: Journal) -> dict[str, Any] | None:
     `decided_at_look` and `decided_at_trial`, None while any comparison is undecided; `ended_early`, if trials were
     cancelled for it.
     """
-    study = study_from_dict(journal.get("study"))
-    sizes = study.judging.look_sizes(study.num_trials)
-    if not sizes:
+    known = journal.get("study")
+    if known.get("judging", {}).get("stop_when") != "decided":  # told apart without validating the study each second
         return None
+    study = study_from_dict(known)
+    sizes = study.judging.look_sizes(study.num_trials)
     taken = journal.get(LOOKS, [])
     decided = (journal.get(DECIDED) or {}).get("look")
     return {

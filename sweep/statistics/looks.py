@@ -10,8 +10,8 @@ does not change any more, and resamples are seeded, so a look that is taken agai
 
 *How it is judged.* Each look gives each comparison two p-values (sweep/statistics/verdicts.py), of no difference and
 of one beyond the margin. What a comparison has shown in all its looks together are two sequential p-values
-(sweep/statistics/sequential.py), and Holm's correction of those for all rules and scales decides. The sweep may end when
-no comparison is undecided. Its trials in flight still count for means, effects and intervals, but decide nothing.
+(sweep/statistics/sequential.py), and Holm's correction of those for all rules and scales decides. The sweep may end
+when no comparison is undecided. Its trials in flight still count for means, effects and intervals, but decide nothing.
 
 *What is left open.* After the last look, at the end of all trials, nothing is left to spend: `sweep extend` then makes
 intervals narrower and decides only what had not been compared before. An interval holds for all looks together (the

@@ -1,7 +1,6 @@
 """Looks at sweeps that are not over: when they come, of whom they are, and what follows from all of them together."""
 
 import json
-from collections.abc import Container
 from dataclasses import replace
 
 import numpy as np
@@ -16,60 +15,6 @@ from sweep.statistics.looks import first_trials
 from sweep.statistics.sequential import nominal_p, sequential_p
 
 RUNG = synthetic.GRACE_EPOCHS
-
-
-def sweep(means: dict[str, float], *, seed: int = 0, looks: int = 4, margin_pct: float = 0.5, **changes) -> Tables:
-    """A finished sweep that was to be looked at, its trials launched in a shuffled order."""
-    changes.setdefault("trials_per_space", 16)
-    rng = np.random.default_rng(seed)
-    tables = synthetic.tables(means, rng=rng, **changes)
-    study = json.loads(json.dumps(tables.metadata["study"]))
-    study["judging"] |= {"stop_when": "decided", "looks": looks, "margin_pct": margin_pct, "num_bootstrap": 999}
-    order = pa.array(rng.permutation(tables.trials.num_rows), pa.int32())
-    return replace(
-        tables,
-        architectures=replaced(tables.architectures, "launch_order", order),
-        metadata=tables.metadata | {"study": study},
-    )
-
-
-def replaced(table: pa.Table, column: str, values: pa.Array) -> pa.Table:
-    return table.set_column(table.schema.get_field_index(column), column, values)
-
-
-def in_order(tables: Tables) -> list[str]:
-    return tables.architectures.sort_by("launch_order")["trial_id"].to_pylist()
-
-
-def at_moment(tables: Tables, num_begun: int, in_flight: Container[int] = ()) -> Tables:
-    """The sweep when so many had begun; those of these places in launch order have trained one epoch."""
-    order = in_order(tables)
-    late = {trial_id for place, trial_id in enumerate(order) if place >= num_begun}
-    flying = {trial_id for place, trial_id in enumerate(order) if place in in_flight}
-    now = [
-        "pending" if trial_id in late else "running" if trial_id in flying else outcome
-        for trial_id, outcome in zip(tables.trials["trial_id"].to_pylist(), tables.trials["outcome"].to_pylist())
-    ]
-    trained = [
-        trial_id not in late and (trial_id not in flying or epoch < RUNG)
-        for trial_id, epoch in zip(tables.epochs["trial_id"].to_pylist(), tables.epochs["epoch"].to_pylist())
-    ]
-    return replace(
-        tables, trials=replaced(tables.trials, "outcome", pa.array(now)), epochs=tables.epochs.filter(pa.array(trained))
-    )
-
-
-def with_outcome(tables: Tables, places: Container[int], outcome: str, attempts: int = 1) -> Tables:
-    """Those of these places in launch order ended so; their epochs stay."""
-    chosen = {trial_id for place, trial_id in enumerate(in_order(tables)) if place in places}
-    ids = tables.trials["trial_id"].to_pylist()
-    for column, value in (("outcome", outcome), ("attempts", attempts)):
-        old = tables.trials[column].to_pylist()
-        new = [value if trial_id in chosen else known for trial_id, known in zip(ids, old)]
-        tables = replace(
-            tables, trials=replaced(tables.trials, column, pa.array(new, tables.trials.schema.field(column).type))
-        )
-    return tables
 
 
 def with_looks(tables: Tables, looks: list[Look]) -> Tables:
@@ -93,26 +38,26 @@ def test_a_study_that_is_judged_at_its_end_has_no_looks():
 
 def test_a_look_waits_for_its_slowest_trial():
     """Others that have arrived meanwhile neither hasten it nor are in it."""
-    tables = sweep(NULL)
-    assert looks_taken(at_moment(tables, 7)) == []
-    assert looks_taken(at_moment(tables, 15, in_flight={3, 14})) == []
-    [look] = looks_taken(at_moment(tables, 15, in_flight={14}))
+    tables = synthetic.looked_at(NULL)
+    assert looks_taken(synthetic.at_moment(tables, 7)) == []
+    assert looks_taken(synthetic.at_moment(tables, 15, in_flight={3, 14})) == []
+    [look] = looks_taken(synthetic.at_moment(tables, 15, in_flight={14}))
     assert (look.number, look.num_trials, look.num_begun, look.num_planned, look.num_known) == (1, 8, 8, 32, 32)
-    assert look == looks_taken(at_moment(tables, 8))[0]
-    assert [look.num_trials for look in looks_taken(at_moment(tables, 31, in_flight={30}))] == [8, 16, 24]
+    assert look == looks_taken(synthetic.at_moment(tables, 8))[0]
+    assert [look.num_trials for look in looks_taken(synthetic.at_moment(tables, 31, in_flight={30}))] == [8, 16, 24]
 
 
 def test_the_networks_of_a_look_are_the_first_in_launch_order():
-    tables = at_moment(sweep(NULL), 15, in_flight={12})
+    tables = synthetic.at_moment(synthetic.looked_at(NULL), 15, in_flight={12})
     first = first_trials(tables, 8)
-    assert set(first.trials["trial_id"].to_pylist()) == set(in_order(tables)[:8])
+    assert set(first.trials["trial_id"].to_pylist()) == set(synthetic.launched(tables)[:8])
     [compared] = looks_taken(tables)[0].compared
     assert compared.n_without + compared.n_with == 8
 
 
 def test_the_last_look_is_at_the_end():
-    tables = sweep(NULL)
-    assert len(looks_taken(at_moment(tables, 32, in_flight={31}))) == 3
+    tables = synthetic.looked_at(NULL)
+    assert len(looks_taken(synthetic.at_moment(tables, 32, in_flight={31}))) == 3
     looks = looks_taken(tables)
     assert [look.num_trials for look in looks] == [8, 16, 24, 32]
     assert [look.fraction for look in looks] == [0.25, 0.5, 0.75, 1.0]
@@ -121,25 +66,25 @@ def test_the_last_look_is_at_the_end():
 
 def test_what_becomes_of_a_trial_after_the_first_rung_does_not_change_a_look():
     """It is taken again by a journal that lost its record: the same trials, the same p-values."""
-    tables = sweep(NULL, num_diverged=2)
-    early = looks_taken(at_moment(tables, 10))
+    tables = synthetic.looked_at(NULL, num_diverged=2)
+    early = looks_taken(synthetic.at_moment(tables, 10))
     reached = set(tables.epochs.filter(pc.field("epoch") == RUNG)["trial_id"].to_pylist())
-    places = {place for place, trial_id in enumerate(in_order(tables)) if place < 8 and trial_id in reached}
+    places = {place for place, trial_id in enumerate(synthetic.launched(tables)) if place < 8 and trial_id in reached}
     for outcome in ("failed", "cancelled", "completed", "running"):
-        assert looks_taken(at_moment(with_outcome(tables, places, outcome), 10)) == early
+        assert looks_taken(synthetic.at_moment(synthetic.with_outcome(tables, places, outcome), 10)) == early
     assert looks_taken(tables)[:1] == early
 
 
 def test_who_diverged_before_the_rung_counts_and_who_failed_there_does_not():
-    tables = at_moment(sweep(NULL), 8, in_flight={0, 1})
-    diverged, failed = (with_outcome(tables, {0, 1}, outcome) for outcome in ("diverged", "failed"))
+    tables = synthetic.at_moment(synthetic.looked_at(NULL), 8, in_flight={0, 1})
+    diverged, failed = (synthetic.with_outcome(tables, {0, 1}, outcome) for outcome in ("diverged", "failed"))
     [of_diverged], [of_failed] = (looks_taken(ended)[0].compared for ended in (diverged, failed))
     assert of_diverged.n_without + of_diverged.n_with == 8
     assert of_failed.n_without + of_failed.n_with == 6
 
 
 def test_recorded_looks_are_not_taken_again():
-    tables = sweep(NULL)
+    tables = synthetic.looked_at(NULL)
     looks = looks_taken(tables)
     [compared] = looks[0].compared
     recorded = replace(looks[0], compared=(replace(compared, p_different=0.5),))
@@ -151,7 +96,7 @@ def test_recorded_looks_are_not_taken_again():
 
 
 def test_a_clear_effect_ends_the_sweep_early():
-    tables = sweep(CLEAR, trials_per_space=32)
+    tables = synthetic.looked_at(CLEAR, trials_per_space=32)
     looks = looks_taken(tables)
     assert [look.decides_all for look in looks] == [False] * (len(looks) - 1) + [True]
     assert len(looks) < 4
@@ -163,15 +108,15 @@ def test_a_clear_effect_ends_the_sweep_early():
 
 
 def test_no_effect_is_looked_at_to_the_end_and_stays_undecided():
-    looks = looks_taken(sweep(NULL))
+    looks = looks_taken(synthetic.looked_at(NULL))
     assert [look.num_decided for look in looks] == [0] * 4
-    [verdict] = judge_study(sweep(NULL))
+    [verdict] = judge_study(synthetic.looked_at(NULL))
     assert (verdict.verdict, verdict.decided_at_look, verdict.looks_taken) == ("undecided", None, 4)
     assert verdict.trials_to_decide is None  # nothing is left to spend
 
 
 def test_a_rule_that_does_nothing_is_found_free_early():
-    tables = sweep(NULL, trials_per_space=80, margin_pct=4.0)
+    tables = synthetic.looked_at(NULL, trials_per_space=80, margin_pct=4.0)
     look = looks_taken(tables)[-1]
     assert (look.decides_all, look.number < 4) == (True, True)
     assert [v.verdict for v in judge_study(tables)] == ["free"]
@@ -179,7 +124,7 @@ def test_a_rule_that_does_nothing_is_found_free_early():
 
 
 def test_one_undecided_rule_keeps_the_sweep_going():
-    tables = sweep(CLEAR | {"anynet_e": 20.0}, trials_per_space=32)
+    tables = synthetic.looked_at(CLEAR | {"anynet_e": 20.0}, trials_per_space=32)
     looks = looks_taken(tables)
     assert [look.num_decided for look in looks] == sorted(look.num_decided for look in looks)
     assert looks[-1].num_decided == 1
@@ -190,7 +135,7 @@ def test_one_undecided_rule_keeps_the_sweep_going():
 
 
 def test_verdicts_are_those_of_sequential_p_values_corrected_by_holm():
-    tables = sweep({"anynet_c": 26.0, "anynet_d": 22.0, "anynet_e": 21.0}, scales=("small", "large"))
+    tables = synthetic.looked_at({"anynet_c": 26.0, "anynet_d": 22.0, "anynet_e": 21.0}, scales=("small", "large"))
     looks = looks_taken(tables)
     fractions = [look.fraction for look in looks]
     p_values = [[one.p_different for one in look.compared] for look in looks]
@@ -201,14 +146,14 @@ def test_verdicts_are_those_of_sequential_p_values_corrected_by_holm():
 
 
 def test_before_the_first_look_nothing_is_said():
-    [verdict] = judge_study(at_moment(sweep(CLEAR), 7))
+    [verdict] = judge_study(synthetic.at_moment(synthetic.looked_at(CLEAR), 7))
     assert (verdict.verdict, verdict.looks_taken, verdict.p_value, verdict.ci_low_pct) == ("undecided", 0, None, None)
     assert verdict.effect_pct < -30
     json.dumps(verdict.to_dict(), allow_nan=False)
 
 
 def test_the_interval_is_as_wide_as_the_looks_need():
-    tables = sweep(NULL, trials_per_space=32)
+    tables = synthetic.looked_at(NULL, trials_per_space=32)
     [verdict] = judge_study(tables)
     plain = replace(tables, metadata=tables.metadata | {"study": synthetic.study(spaces=tuple(NULL))})
     [once] = judge_study(plain)
@@ -218,11 +163,11 @@ def test_the_interval_is_as_wide_as_the_looks_need():
 
 
 def test_trials_in_flight_at_the_end_count_for_the_effect_and_decide_nothing():
-    tables = sweep(CLEAR, trials_per_space=32)
+    tables = synthetic.looked_at(CLEAR, trials_per_space=32)
     look = looks_taken(tables)[-1]
-    some = at_moment(tables, look.num_trials + 3)
+    some = synthetic.at_moment(tables, look.num_trials + 3)
     rest = set(range(look.num_trials + 3, 64))
-    ended = with_looks(with_outcome(some, rest, "cancelled", attempts=0), looks_taken(some))
+    ended = with_looks(synthetic.with_outcome(some, rest, "cancelled", attempts=0), looks_taken(some))
     assert looks_taken(ended)[-1] == replace(look, num_known=64)
     assert ended_early_by(ended) == look
     assert ended_early_by(tables) is None  # all had begun when it was decided
@@ -232,7 +177,7 @@ def test_trials_in_flight_at_the_end_count_for_the_effect_and_decide_nothing():
 
 
 def test_a_difference_that_turns_round_after_its_look_counts_for_nothing():
-    tables = sweep(CLEAR, trials_per_space=32)
+    tables = synthetic.looked_at(CLEAR, trials_per_space=32)
     looks = looks_taken(tables)
     told = replace(looks[-1], compared=tuple(replace(one, effect_pct=5.0) for one in looks[-1].compared))
     [verdict] = judge_study(with_looks(tables, [*looks[:-1], told]))
@@ -245,14 +190,13 @@ def test_a_difference_that_turns_round_after_its_look_counts_for_nothing():
 def extended(tables: Tables, more: Tables, spaces: list[str], num: int) -> Tables:
     """`more` trials behind those that there are, as `sweep extend` adds them."""
     order = pa.array(range(tables.trials.num_rows, tables.trials.num_rows + more.trials.num_rows), pa.int32())
-    drawn = replaced(more.architectures, "launch_order", order)
+    drawn = synthetic.replaced(more.architectures, "launch_order", order)
     known = list(dict.fromkeys([*tables.metadata["study"]["spaces"], *spaces]))
-    rename = lambda table: replaced(table, "trial_id", pc.binary_join_element_wise(table["trial_id"], "x", "-"))  # noqa: E731
     return replace(
         tables,
-        architectures=pa.concat_tables([tables.architectures, rename(drawn)]),
-        trials=pa.concat_tables([tables.trials, rename(more.trials)]),
-        epochs=pa.concat_tables([tables.epochs, rename(more.epochs)]),
+        architectures=pa.concat_tables([tables.architectures, _renamed(drawn)]),
+        trials=pa.concat_tables([tables.trials, _renamed(more.trials)]),
+        epochs=pa.concat_tables([tables.epochs, _renamed(more.epochs)]),
         metadata=tables.metadata
         | {
             "study": tables.metadata["study"] | {"spaces": known},
@@ -261,12 +205,16 @@ def extended(tables: Tables, more: Tables, spaces: list[str], num: int) -> Table
     )
 
 
+def _renamed(table: pa.Table) -> pa.Table:
+    return synthetic.replaced(table, "trial_id", pc.binary_join_element_wise(table["trial_id"], "x", "-"))
+
+
 def more_of(means: dict[str, float], num: int) -> Tables:
     return synthetic.tables(means, rng=np.random.default_rng(9), trials_per_space=num)
 
 
 def test_an_extension_while_it_runs_puts_off_the_last_look():
-    tables = extended(sweep(NULL), more_of(NULL, 4), list(NULL), 4)
+    tables = extended(synthetic.looked_at(NULL), more_of(NULL, 4), list(NULL), 4)
     looks = looks_taken(tables)
     assert [look.num_trials for look in looks] == [8, 16, 24, 40]
     assert [look.num_planned for look in looks] == [32] * 4
@@ -274,7 +222,7 @@ def test_an_extension_while_it_runs_puts_off_the_last_look():
 
 
 def test_an_extension_after_the_last_look_decides_nothing_more():
-    before = sweep(NULL)
+    before = synthetic.looked_at(NULL)
     looks = looks_taken(before)
     far_better = more_of({"anynet_c": 80.0, "anynet_d": 10.0}, 16)
     tables = with_looks(extended(before, far_better, list(NULL), 16), looks)
@@ -286,7 +234,7 @@ def test_an_extension_after_the_last_look_decides_nothing_more():
 
 
 def test_a_space_that_joins_later_has_all_of_its_error_rate_to_spend():
-    before = sweep(NULL)
+    before = synthetic.looked_at(NULL)
     tables = extended(before, more_of({"anynet_e": 60.0}, 16), ["anynet_e"], 16)
     verdicts = judge_study(with_looks(tables, looks_taken(before)))
     assert [(v.space_with, v.verdict) for v in verdicts] == [("anynet_d", "undecided"), ("anynet_e", "hurts")]
@@ -294,18 +242,20 @@ def test_a_space_that_joins_later_has_all_of_its_error_rate_to_spend():
 
 
 def test_a_sweep_that_ended_early_and_was_extended_spends_by_what_it_has():
-    tables = sweep(CLEAR, trials_per_space=32)
+    tables = synthetic.looked_at(CLEAR, trials_per_space=32)
     look = looks_taken(tables)[-1]
-    some = at_moment(tables, look.num_trials)
-    ended = with_looks(with_outcome(some, set(range(look.num_trials, 64)), "cancelled", attempts=0), looks_taken(some))
+    some = synthetic.at_moment(tables, look.num_trials)
+    ended = with_looks(
+        synthetic.with_outcome(some, set(range(look.num_trials, 64)), "cancelled", attempts=0), looks_taken(some)
+    )
     looks = looks_taken(extended(ended, more_of({"anynet_e": 20.0}, 8), ["anynet_e"], 8))
     assert looks[-1].num_begun == look.num_trials + 8
     assert looks[-1].fraction == (look.num_trials + 8) / 64 < 1
 
 
 def test_a_quarter_that_was_cancelled_by_hand_is_a_look_at_nothing_new():
-    tables = at_moment(sweep(NULL), 8)
-    gone = with_outcome(tables, set(range(8, 16)), "cancelled", attempts=0)
+    tables = synthetic.at_moment(synthetic.looked_at(NULL), 8)
+    gone = synthetic.with_outcome(tables, set(range(8, 16)), "cancelled", attempts=0)
     looks = looks_taken(gone)
     assert [(look.num_trials, look.num_begun) for look in looks] == [(8, 8), (16, 8)]
     assert judge_study(gone)[0].p_value == judge_study(tables)[0].p_value
@@ -317,7 +267,7 @@ def test_a_quarter_that_was_cancelled_by_hand_is_a_look_at_nothing_new():
 def test_a_boundary_far_out_is_reached_by_more_resamples():
     """Of 999 none could: with two looks, the first asks for p = 0.003, and Holm's first step of six for 0.0002."""
     means = {"anynet_a": 80.0, "anynet_b": 60.0, "anynet_c": 45.0, "anynet_d": 32.0, "anynet_e": 22.0, "regnet_x": 14.0}
-    tables = at_moment(sweep(means, looks=2, trials_per_space=30, spread_pct=1.0), 90)
+    tables = synthetic.at_moment(synthetic.looked_at(means, looks=2, trials_per_space=30, spread_pct=1.0), 90)
     assert nominal_p(0.05 / 5, [0.5])[0] < 1 / 1000
     [look] = looks_taken(tables)
     assert max(one.p_different for one in look.compared) < nominal_p(0.05 / 5, [0.5])[0]
