@@ -1,0 +1,93 @@
+"""How much of the variance of error main effects explain, against all orders: do aspects of design factor?
+
+In: what fits say of networks held out (crossfit.py), and the variance that the seed of training makes, where repeats
+tell it. Out: what an additive fit and a fit of all orders explain, and the share that is additive. Stands for the seed's
+assumption 4, that aspects of a network factor approximately.
+
+**The share** is of the variance that can be explained at all. Where the noise is known, that is the variance of errors
+less the noise, and what the additive fit loses by estimating its coefficients from few networks is given back: of n
+networks it leaves (n − 1) / (n − p − 1) times the variance that infinitely many would leave, for p coefficients. Where
+it is not known, what a fit of all orders explains stands for it. That is a lower bound: effects of high order need many
+networks to be seen, so the share is then an upper bound, and the R² of the additive fit a lower one.
+
+**Intervals** are those of ratios.py, widened for the coefficients. NUMBERS
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from sweep.statistics.crossfit import CrossFit
+from sweep.statistics.measure import UNKNOWN, Measure
+from sweep.statistics.ratios import ratios
+
+
+@dataclass(frozen=True)
+class MainEffectsShare:
+    """What main effects explain of the errors of networks held out, and what all orders do.
+
+    `r2_main` and `r2_all` are shares of the variance of errors, `variance_pct2` in points², noise included; negative if
+    the mean predicts better. `share` is additive of what can be explained, 0 to 1: an estimate where the noise is known,
+    else an upper bound. `num_coefficients` are those that the additive fit spends, shrunk ones counted in part.
+    Intervals at `confidence`; None where nothing can be explained.
+    """
+
+    num_networks: int
+    num_columns: int
+    num_coefficients: float
+    variance_pct2: float
+    noise_variance_pct2: float | None
+    r2_main: Measure
+    r2_all: Measure
+    share: Measure
+    num_bootstrap: int
+    confidence: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, in the order of the fields."""
+        return asdict(self)
+
+
+def main_effects_share(
+    fit: CrossFit,
+    *,
+    confidence: float,
+    num_bootstrap: int,
+    rng: np.random.Generator,
+    noise_variance_pct2: float | None = None,
+) -> MainEffectsShare:
+    """The share of main effects.
+
+    `noise_variance_pct2` is that of an error given the network: of one seed, or of the mean of several. Raises
+    `ValueError` for a negative one, or if `confidence` asks for more resamples than `num_bootstrap`.
+    """
+    if noise_variance_pct2 is not None and not noise_variance_pct2 >= 0:
+        raise ValueError(f"noise_variance_pct2: {noise_variance_pct2} is no variance; give points², 0 or more, or None")
+    of_additive, of_mains, of_interactions = fit.weights
+    additive_V = fit.additive_VF.sum(axis=1)
+    all_orders_V = of_additive * additive_V + of_mains * fit.mains_VF.sum(axis=1) + of_interactions * fit.interactions_V
+    left_by_main = fit.by_network((fit.errors_V - additive_V) ** 2)
+    left_by_all = fit.by_network((fit.errors_V - all_orders_V) ** 2)
+    variance, num = fit.deviations_N, len(fit.errors_N)
+    settings: dict[str, Any] = {"confidence": confidence, "num_bootstrap": num_bootstrap, "rng": rng, "widen": fit.widen}
+    explained = ratios(np.stack([variance - left_by_main, variance - left_by_all], axis=1), variance[:, None], **settings)
+    assert explained is not None, "errors differ, so their variance is above 0"
+    if noise_variance_pct2 is None:
+        additive, explainable = variance - left_by_main, variance - left_by_all
+    else:
+        not_for_want_of_networks = fit.spare_networks / (fit.num_fitted - 1)
+        additive, explainable = variance - not_for_want_of_networks * left_by_main, variance - noise_variance_pct2
+    share = ratios(additive[:, None], explainable[:, None], **settings)
+    return MainEffectsShare(
+        num_networks=num,
+        num_columns=len(fit.factors.columns),
+        num_coefficients=fit.num_coefficients,
+        variance_pct2=float(variance.mean()),
+        noise_variance_pct2=noise_variance_pct2,
+        r2_main=explained.explained(0),
+        r2_all=explained.explained(1),
+        share=share.measure(0) if share else UNKNOWN,
+        num_bootstrap=num_bootstrap,
+        confidence=confidence,
+    )
