@@ -5,9 +5,8 @@ tell it. Out: what an additive fit and a fit of all orders explain, and the shar
 assumption 4, that aspects of a network factor approximately.
 
 **The share** is of the variance that can be explained at all. Where the noise is known, that is the variance of errors
-less the noise, and what the additive fit loses by estimating its coefficients from few networks is given back: of n
-networks it leaves (n − 1) / (n − p − 1) times the variance that infinitely many would leave, for p coefficients. Where
-it is not known, what a fit of all orders explains stands for it. That is a lower bound: effects of high order need many
+less the noise, and main effects make of it what an additive fit to all networks does, each variance divided by its
+degrees of freedom (the adjusted R² of Ezekiel 1930), so that few networks do not bend it. Where the noise is not known, what a fit of all orders explains stands for it. That is a lower bound: effects of high order need many
 networks to be seen, so the share is then an upper bound, and the R² of the additive fit a lower one.
 
 **Intervals** are those of ratios.py, widened for the coefficients. NUMBERS
@@ -76,8 +75,10 @@ def main_effects_share(
     if noise_variance_pct2 is None:
         additive, explainable = variance - left_by_main, variance - left_by_all
     else:
-        not_for_want_of_networks = fit.spare_networks / (fit.num_fitted - 1)
-        additive, explainable = variance - not_for_want_of_networks * left_by_main, variance - noise_variance_pct2
+        # Each variance is divided by its degrees of freedom.
+        unbiased = variance * num / (num - 1)
+        additive = unbiased - fit.residuals_N**2 * num / fit.spare_networks
+        explainable = unbiased - noise_variance_pct2
     share = ratios(additive[:, None], explainable[:, None], **settings)
     return MainEffectsShare(
         num_networks=num,

@@ -9,7 +9,6 @@ function for each level or cubic splines of the number's rank, its penalty by ge
 and Wahba 1979). It finds main effects with fewer networks than a forest does; the forest finds what is not additive.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,7 +26,7 @@ FEWEST_NETWORKS = 20
 """Fewer say nothing of what matters among several factors: the analyses give None."""
 
 NUM_FOLDS, NUM_REPEATS = 5, 2
-_MOST_SINGLE_LEVELS, _NUM_KNOTS = 5, 5
+_MOST_SINGLE_LEVELS, _NUM_KNOTS = 5, 4
 _PENALTIES = np.logspace(-3, 5, 25)
 
 
@@ -37,19 +36,19 @@ class CrossFit:
 
     `errors_V` less the mean of the networks fitted; `additive_VF` the main effect of each factor in the additive fit,
     `mains_VF` what the forest adds to it, `interactions_V` all else that the forest says, and `interactions_VF` that
-    averaged over all values of a factor. In points of error. An additive fit had `num_fitted` networks and spent
-    `coefficients_F` on each factor, shrunk ones counted in part (means over the fits).
+    averaged over all values of a factor. In points of error. The additive fit to all networks leaves `residuals_N` and
+    spends `coefficients_F` on each factor, shrunk ones counted in part.
     """
 
     factors: Factors
     errors_N: Floats
+    residuals_N: Floats
+    coefficients_F: Floats
     errors_V: Floats
     additive_VF: Floats
     mains_VF: Floats
     interactions_V: Floats
     interactions_VF: Floats
-    num_fitted: float
-    coefficients_F: Floats
 
     @property
     def num_coefficients(self) -> float:
@@ -57,14 +56,13 @@ class CrossFit:
 
     @property
     def spare_networks(self) -> float:
-        """How many networks an additive fit had beyond its coefficients and the mean; at least 1."""
-        return max(1.0, self.num_fitted - self.num_coefficients - 1)
+        """How many networks the additive fit has beyond its coefficients and the mean; at least 1."""
+        return max(1.0, len(self.errors_N) - 1 - self.num_coefficients)
 
     @property
     def widen(self) -> float:
-        """By how much intervals over networks are too narrow because fits were made on few."""
-        num = len(self.errors_N)
-        return math.sqrt(num / max(1.0, num - self.num_coefficients))
+        """By how much intervals over networks, which take fits as given, are too narrow."""
+        return len(self.errors_N) / self.spare_networks
 
     @cached_property
     def deviations_N(self) -> Floats:
@@ -96,7 +94,7 @@ def cross_fit(factors: Factors, errors: Floats, *, rng: np.random.Generator) -> 
     if len(errors) < FEWEST_NETWORKS or not factors.factors or np.ptp(errors) == 0:
         return None
     bases = [np.concatenate([_basis(column) for column in factor.columns], axis=1) for factor in factors.factors]
-    rows_told, parts_told, fitted, spent = [], [], [], []
+    rows_told, parts_told = [], []
     for rows, held_out in _folds(len(errors), rng):
         additive = _Additive(bases, errors, rows)
         left_over = errors[rows] - errors[rows].mean() - additive.at(rows).sum(axis=1)
@@ -115,21 +113,21 @@ def cross_fit(factors: Factors, errors: Floats, *, rng: np.random.Generator) -> 
                 ]
             )
         )
-        fitted.append(len(rows))
-        spent.append(additive.coefficients_F)
     order = np.argsort(np.concatenate(rows_told), kind="stable")
     told_V = np.concatenate(parts_told)[order]
     additive_VF, mains_VF, interactions_VF = np.split(told_V[:, 2:], 3, axis=1)
+    everywhere = np.arange(len(errors))
+    whole = _Additive(bases, errors, everywhere)
     return CrossFit(
         factors=factors,
         errors_N=errors,
+        residuals_N=errors - errors.mean() - whole.at(everywhere).sum(axis=1),
+        coefficients_F=whole.coefficients_F,
         errors_V=told_V[:, 0],
         additive_VF=additive_VF,
         mains_VF=mains_VF,
         interactions_V=told_V[:, 1],
         interactions_VF=interactions_VF,
-        num_fitted=float(np.mean(fitted)),
-        coefficients_F=np.mean(spent, axis=0),
     )
 
 

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from sweep.statistics.bootstrap import Floats
-from sweep.statistics.crossfit import CrossFit
+from sweep.statistics.crossfit import NUM_FOLDS, CrossFit
 from sweep.statistics.measure import Measure
 from sweep.statistics.ratios import Ratios, ratios
 
@@ -110,8 +110,9 @@ def _explained(fit: CrossFit) -> Floats:
     alone = fit.deviations_N[:, None] - fit.by_network(np.stack([missed_V, missed_by_mains_V], axis=1) ** 2)
     by_main = fit.by_network((missed_by_mains_V[:, None] + mains_VF) ** 2 - missed_by_mains_V[:, None] ** 2)
     by_total = fit.by_network(missed_without_VF**2 - missed_V[:, None] ** 2)
+    num_fitted = len(fit.errors_N) * (1 - 1 / NUM_FOLDS)
     # What a main effect loses because its coefficients were estimated: their share of the error of prediction.
-    lost = of_additive * fit.by_network(missed_V**2)[:, None] * fit.coefficients_F / (fit.num_fitted - 1)
+    lost = of_additive * fit.by_network(missed_V**2)[:, None] * fit.coefficients_F / num_fitted
     return np.concatenate([alone, by_main + lost, by_total + lost], axis=1)
 
 
