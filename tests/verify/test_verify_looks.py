@@ -174,6 +174,16 @@ def test_a_comparison_without_its_p_value_is_damage(looked_at, change):
     assert "holds the comparisons" in " ".join(verify(run_dir).violations["journal"])
 
 
+def test_synchronous_sweeps_are_looked_at_alike(looked_at, change, tmp_path):
+    run_dir = looked_at("synchronous", clear=True)
+    other = tmp_path / "other"
+    shutil.copytree(run_dir, other)
+    set_look(change, other, "$[0].taken_at_ms", 1_800_000_000_000)
+    assert verify(run_dir, against=other).holds
+    set_look(change, other, "$[0].compared[0].p_different", 0.001)
+    assert "its looks have shown something else" in " ".join(verify(run_dir, against=other).violations["I6"])
+
+
 def test_an_interrupted_sweep_holds_between_its_looks(looked_at):
     for steps in (5, 30, 45):
         assert verify(looked_at(steps=steps)).holds
