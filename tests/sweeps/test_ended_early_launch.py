@@ -10,9 +10,9 @@ from sweeps.outside import check_mlflow, journal
 
 # Synchronous, so that it is known who has begun: a look after 8 of 16 trials comes before the ninth.
 SETTINGS = [
-    "objective=rising:error_pct", "trials_per_space=8", 'spaces=["vionet_widths_down", "anynet_e"]',
-    "stopping.max_epochs=2", "stopping.method=synchronous", "stopping.reduction_factor=2", "judging.stop_when=decided", "judging.looks=2",
-    "judging.num_bootstrap=2000", "seed=3",
+    "objective=rising:error_pct", "trials_per_space=8", 'spaces=["vionet_widths_down", "anynet_e"]', "seed=3",
+    "stopping.max_epochs=2", "stopping.method=synchronous", "stopping.reduction_factor=2",
+    "judging.stop_when=decided", "judging.looks=2", "judging.num_bootstrap=2000",
 ]  # fmt: skip
 
 
