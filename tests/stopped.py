@@ -32,7 +32,10 @@ def cohort(
     would_stop_at = np.zeros(num, dtype=np.int64)
     for trial in rng.permutation(num):
         for rung in RUNGS:
-            if rule.arrive("all", rung, str(trial), float(errors[trial, rung - 1])).would_stop and not would_stop_at[trial]:
+            if (
+                rule.arrive("all", rung, str(trial), float(errors[trial, rung - 1])).would_stop
+                and not would_stop_at[trial]
+            ):
                 would_stop_at[trial] = rung
             if would_stop_at[trial] and not audited[trial]:
                 seen[trial, rung:] = np.nan
