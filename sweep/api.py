@@ -8,7 +8,7 @@ import errno
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -20,13 +20,14 @@ from cluster import Profile, check_cluster, load_profile
 from cluster.machine import check_open_files, check_ray_folder
 from cluster.profile import LOCAL
 from sweep.records import Journal, Tables, find_run, from_journal, write_tables
-from sweep.records.journal import ENDED, FAILED, FILE_NAME, UNFINISHED
+from sweep.records.journal import CANCELLED, ENDED, FAILED, FILE_NAME, UNFINISHED
 from sweep.records.lease import held
 from sweep.studies import TRAIN, Study, load_study, study_from_dict
 
 if TYPE_CHECKING:
     from sweep.scheduling.extend import Extended
-    from sweep.statistics import Verdict
+    from sweep.statistics import Findings, Verdict
+    from sweep.studies.study import Match
 
 Watch = Callable[[Path], AbstractContextManager[None]]
 Log = Callable[[str], None]
@@ -35,7 +36,8 @@ Log = Callable[[str], None]
 @dataclass(frozen=True)
 class Summary:
     """How a sweep ended, or stands. `trials` counts by outcome; `best` is the best that trained to the end; `events`
-    counts what happened to it, such as retries; `disk_bytes` what its run directory holds."""
+    counts what happened to it, such as retries; `disk_bytes` what its run directory holds; `looks` how they stand, None
+    of a sweep that is judged at its end (sweep/scheduling/standing.py)."""
 
     run_dir: str
     study: str
@@ -52,6 +54,7 @@ class Summary:
     tracking_error: str | None = None
     events: dict[str, int] = field(default_factory=dict)
     disk_bytes: dict[str, int] = field(default_factory=dict)
+    looks: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -177,6 +180,7 @@ def _tracking_uri(study: Study, profile_uri: str, recorded: str | None, folder: 
 def _train(journal: Journal, study: Study, folder: Path, profile: Profile, data: Any, watch: Watch, log: Log) -> None:
     """Train what is unfinished, then judge, report and deliver, whatever happened to the training."""
     from sweep.scheduling import driver
+    from sweep.scheduling.standing import standing
     from sweep.scheduling.supervisor import StopSwitch, stop_on_signals, supervise, when_there_is_room
     from sweep.tracking import Outbox
 
@@ -196,7 +200,9 @@ def _train(journal: Journal, study: Study, folder: Path, profile: Profile, data:
                 if switch.aborted:  # and what was raised then has been swallowed on its way
                     raise KeyboardInterrupt
             finished = journal.is_finished()
-            artifacts = when_there_is_room(lambda: _conclude(journal, folder), folder, switch, log) if finished else {}
+            artifacts = {}
+            if finished:
+                artifacts = when_there_is_room(lambda: _conclude(journal, folder, log), folder, switch, log)
         except BaseException as raised:  # delivered first, then raised: no run may be left RUNNING
             error, finished, artifacts = raised, False, {}
         log("delivering to MLflow")
@@ -204,8 +210,8 @@ def _train(journal: Journal, study: Study, folder: Path, profile: Profile, data:
             outbox.close(
                 status="finished" if finished else "interrupted" if _is_request(error) else "failed",
                 artifacts=artifacts,
-                note=_note(folder) if finished else "",
-                timeout_s=3 if isinstance(error, KeyboardInterrupt) else 60,
+                note=_note(folder, standing(journal)) if finished else "",
+                timeout_s=3 if isinstance(error, KeyboardInterrupt) else _delivery_s(journal),
             )
             journal.set_meta(tracking_error=None)
         except RuntimeError as undelivered:
@@ -214,6 +220,11 @@ def _train(journal: Journal, study: Study, folder: Path, profile: Profile, data:
             log(f"warning: {undelivered}")
     if error is not None:
         raise error
+
+
+def _delivery_s(journal: Journal) -> float:
+    """How long MLflow has for the end of a sweep: where it ended early, it is told of many trials at once."""
+    return 60 + 0.1 * journal.num_never_begun(CANCELLED)
 
 
 def _patience(switch: Any, log: Log) -> Callable[[str], None]:
@@ -235,14 +246,18 @@ def _is_request(error: BaseException | None) -> bool:
     return error is None or isinstance(error, KeyboardInterrupt)
 
 
-def _conclude(journal: Journal, folder: Path) -> dict[str, Path]:
-    """Write tables, verdicts, report and figure; answers them as the artifacts of the parent run."""
+def _conclude(journal: Journal, folder: Path, log: Log) -> dict[str, Path]:
+    """Take the looks that are due; write tables, verdicts, report and figure: the artifacts of the parent run."""
+    from sweep.scheduling.looks import Looks
+
+    Looks(journal, log).take_due()
     tables = from_journal(journal)
     write_tables(tables, folder)
     verdicts = _judge_tables(tables)
     _write_report(tables, verdicts, folder)
     _write_whole(folder / "study.json", json.dumps(tables.metadata["study"], indent=1))
     names = ("study.json", "architectures.parquet", "trials.parquet", "epochs.parquet", "verdicts.json",
+             "findings.json",
              "report.html", "summary.png")  # fmt: skip
     return {name: folder / name for name in names}
 
@@ -252,6 +267,37 @@ def judge(run: str | Path) -> "list[Verdict]":
     folder = find_run(run)
     with Journal.open(folder, read_only=True) as journal:
         return _judge_tables(from_journal(journal))
+
+
+def find(run: str | Path) -> "Findings":
+    """All that a sweep says, finished or not: its verdicts at each budget, and what its spaces are like."""
+    from sweep.statistics import find_in_tables
+
+    folder = find_run(run)
+    with Journal.open(folder, read_only=True) as journal:
+        return find_in_tables(from_journal(journal))
+
+
+def judge_curves(
+    path: str | Path,
+    *,
+    pairs: Sequence[str] = (),
+    margin_pct: float = 0.5,
+    confidence: float = 0.95,
+    num_bootstrap: int = 10_000,
+    seed: int = 0,
+    match: "Match" = "none",
+    num_classes: int = 10,
+) -> "Findings":
+    """All that learning curves from anywhere say (sweep/statistics/reading.py tells the columns of the Parquet file).
+
+    `pairs` as "WITHOUT:WITH"; without any those that differ by a rule, of spaces that ship, or the only two.
+    """
+    from sweep.statistics import Terms, find_in_cohorts, pairs_of, read_curves
+
+    terms = Terms(margin_pct, confidence, num_bootstrap, seed, match)
+    cohorts = read_curves(path, num_classes=num_classes)
+    return find_in_cohorts(cohorts, pairs_of(cohorts, pairs), terms)
 
 
 def _judge_tables(tables: Tables) -> "list[Verdict]":
@@ -273,8 +319,11 @@ def _write_report(tables: Tables, verdicts: "list[Verdict]", folder: Path) -> Pa
     from dashboards.figures import summary_png
     from dashboards.report import write_report
     from sweep.rerun.result import read_results
+    from sweep.statistics import find_in_tables
 
+    findings = find_in_tables(tables, verdicts)
     _write_whole(folder / "verdicts.json", json.dumps([verdict.to_dict() for verdict in verdicts], indent=1))
+    _write_whole(folder / "findings.json", json.dumps(findings.to_dict(), indent=1))
     summary_png(tables, verdicts, folder / "summary.png")
     path = folder / "report.html"
     write_report(tables, verdicts, path, reruns=read_results(folder))
@@ -287,8 +336,10 @@ def _write_whole(path: Path, text: str) -> None:
     os.replace(draft, path)
 
 
-def _note(folder: Path) -> str:
-    """The verdicts as the Markdown note of the parent run."""
+def _note(folder: Path, looks: dict[str, Any] | None = None) -> str:
+    """The verdicts as the Markdown note of the parent run, and how its looks stand."""
+    from sweep.scheduling.standing import told
+
     rows = json.loads((folder / "verdicts.json").read_text())
     lines = [
         f"| {row['rule']} | {row['space_without']} → {row['space_with']} | {row['scale']} | {row['rung_epochs']} |"
@@ -299,7 +350,7 @@ def _note(folder: Path) -> str:
     head = (
         "| rule | from → to | scale | epochs | effect, points of error | n | verdict |\n|---|---|---|---|---|---|---|\n"
     )
-    return head + "\n".join(lines)
+    return head + "\n".join(lines) + (f"\n\nLooks: {told(looks)}." if looks else "")
 
 
 def _sizes(row: dict[str, Any]) -> str:
@@ -324,6 +375,8 @@ def _wall_s(journal: Journal) -> float:
 
 
 def _summary(journal: Journal, folder: Path, *, wall_s: float) -> Summary:
+    from sweep.scheduling.standing import standing
+
     meta = journal.meta()
     study = study_from_dict(meta["study"])
     counts = journal.counts()
@@ -345,6 +398,7 @@ def _summary(journal: Journal, folder: Path, *, wall_s: float) -> Summary:
         tracking_error=meta.get("tracking_error"),
         events=journal.num_events(),
         disk_bytes=_disk_bytes(folder),
+        looks=standing(journal),
     )
 
 

@@ -6,7 +6,7 @@ up to date on stderr: a panel on a terminal, one plain line a minute in a log.
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from rich.text import Text
 
 from sweep.records import Journal
 from sweep.records.journal import CANCELLED, COMPLETED, DIVERGED, ENDED, FAILED, PAUSED, PENDING, RUNNING, STOPPED
+from sweep.scheduling.standing import standing, told
 
 _STYLES = {
     COMPLETED: "green", STOPPED: "yellow", DIVERGED: "magenta", FAILED: "red", CANCELLED: "red", RUNNING: "cyan",
@@ -32,7 +33,8 @@ VERDICT_STYLES = {"helps": "bold green", "free": "bold blue", "hurts": "bold red
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A sweep at one moment; `epochs_low` and `epochs_high` are what the stopping rule is expected to train in all."""
+    """A sweep at one moment; `epochs_low` and `epochs_high` are what the stopping rule is expected to train in all.
+    `looks`: how they stand, of a sweep that may end early."""
 
     counts: dict[str, int]
     epochs: int
@@ -42,6 +44,7 @@ class Snapshot:
     best_error_pct: float | None
     best_space: str
     last_event: str = ""
+    looks: str = ""
 
     @property
     def num_trials(self) -> int:
@@ -72,6 +75,7 @@ def snapshot(journal: Journal) -> Snapshot:
         best_error_pct=best["val_error_pct"] if best else None,
         best_space=best["space"] if best else "",
         last_event=_last_event(journal),
+        looks=told(looks) if (looks := standing(journal)) else "",
     )
 
 
@@ -110,9 +114,10 @@ def plain_line(state: Snapshot, elapsed_s: float, eta: tuple[float, float] | Non
     outcomes = ", ".join(f"{state.counts[name]} {name}" for name in (*ENDED, RUNNING, PAUSED) if state.counts[name])
     best = "" if state.best_error_pct is None else f"; best {state.best_error_pct:.2f} % ({state.best_space})"
     shown = f" ({outcomes})" if outcomes else ""
+    looks = f"; {state.looks}" if state.looks else ""
     return (
         f"{duration(elapsed_s)}: {state.num_ended}/{state.num_trials} trials ended{shown}; "
-        f"{state.epochs} epochs of about {state.epochs_low} to {state.epochs_high}{best}; {_eta(eta)}"
+        f"{state.epochs} epochs of about {state.epochs_low} to {state.epochs_high}{best}{looks}; {_eta(eta)}"
     )
 
 
@@ -139,6 +144,8 @@ def panel(title: str, state: Snapshot, elapsed_s: float, eta: tuple[float, float
     grid.add_row("at rungs", rungs)
     grid.add_row("epochs", f"{state.epochs} of about {state.epochs_low} to {state.epochs_high}")
     grid.add_row("best", best)
+    if state.looks:
+        grid.add_row("looks", state.looks)
     if state.last_event:
         grid.add_row("last", Text(state.last_event, style="yellow", overflow="ellipsis", no_wrap=True))
     return Group(Text(title, style="bold"), grid)
@@ -195,6 +202,100 @@ def _show(
         console.print(plain_line(*look()), soft_wrap=True)
 
 
+def findings_tables(findings: Any) -> list[RenderableType]:
+    """All that a sweep says: verdicts at the shared rung, at the full budget, other measures, and the spaces
+    themselves."""
+    at_rung = [verdict for verdict in findings.verdicts if not _is_estimated(verdict)]
+    at_full = [verdict for verdict in findings.verdicts if _is_estimated(verdict)]
+    parts = [verdict_table(at_rung)]
+    if at_full:
+        parts += [Text("\nEstimated at the full budget", style="bold"), verdict_table(at_full)]
+    if findings.verdicts:
+        parts += [Text("\nNot only on average", style="bold"), measures_table(findings.verdicts)]
+    if findings.estimates:
+        parts += [Text("\nSpaces at their full budget", style="bold"), estimates_table(findings.estimates)]
+    return parts
+
+
+def measures_table(verdicts: Sequence[Any]) -> RenderableType:
+    """Effects on the median, on the best tenth, and how often a network with the rule beats one without."""
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
+    for heading in ("compared", "epochs", "median", "best tenth", "wins"):
+        table.add_column(heading, overflow="fold")
+    scales = {verdict.scale for verdict in verdicts}
+    for verdict in verdicts:
+        by_name = {other.measure: other for other in verdict.others}
+        place = f", {verdict.scale}" if len(scales) > 1 else ""
+        table.add_row(
+            f"{verdict.space_without} → {verdict.space_with}{place}",
+            f"{verdict.rung_epochs}",
+            _measured(by_name["median"]),
+            _measured(by_name["quantile_10"]),
+            _wins(by_name["superiority"]),
+        )
+    explained = (
+        "points of error, with the rule minus without; wins: how often a network with the rule is the better one"
+    )
+    return Group(table, Text(explained, style="dim"))
+
+
+def estimates_table(estimates: Sequence[Any]) -> RenderableType:
+    """Mean and quantiles of the error of each space at its full budget, whether its networks were trained so far or
+    not."""
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
+    table.add_column("space", overflow="fold")
+    table.add_column("known", justify="right", no_wrap=True)
+    for heading in ("mean, %", "median, %", "best tenth, %"):
+        table.add_column(heading, no_wrap=True)
+    scales = {estimate.scale for estimate in estimates}
+    for estimate in estimates:
+        place = f", {estimate.scale}" if len(scales) > 1 else ""
+        row = [f"{estimate.space}{place}", f"{estimate.num_known} of {estimate.num_networks}"]
+        if estimate.mean is None:
+            limits = estimate.bounds
+            told = f"{limits.low_pct:.1f} to {limits.high_pct:.1f} at most" if limits else "–"
+            table.add_row(*row, told, "–", "–")
+        else:
+            shown = (estimate.mean, estimate.quantiles["median"], estimate.quantiles["q10"])
+            table.add_row(*row, *map(_ranged, shown))
+    epochs = ", ".join(sorted({f"{estimate.epochs}" for estimate in estimates}))
+    audited = sum(estimate.num_audited for estimate in estimates)
+    stopped = sum(estimate.num_wanted_to_end for estimate in estimates)
+    lottery = (
+        f" All networks count, known at that budget or not: of {stopped} that early stopping wanted to end, the lottery "
+        f"kept {audited}, which stand for the others."
+        if stopped
+        else ""
+    )
+    explained = f"validation error after {epochs} epochs, {estimates[0].confidence:.0%} intervals.{lottery}"
+    return Group(table, Text(explained, style="dim"))
+
+
+def _ranged(found: Any) -> str:
+    if found.low is None or found.high is None:
+        return f"{found.value:.1f}"
+    return f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]"
+
+
+def _measured(other: Any) -> str:
+    if other.effect is None or other.low is None:
+        return "–"
+    return f"{other.effect:+.2f} [{other.low:+.2f}, {other.high:+.2f}]"
+
+
+def _wins(other: Any) -> str:
+    if other.effect is None or other.low is None:
+        return "–"
+    return f"{other.with_:.0%} [{0.5 - other.high:.0%}, {0.5 - other.low:.0%}]"
+
+
+_ESTIMATED = "All trials: those that early stopping ended count by those that the lottery kept"
+
+
+def _is_estimated(verdict: Any) -> bool:
+    return (verdict.num_known_without, verdict.num_known_with) != (verdict.n_without, verdict.n_with)
+
+
 def verdict_table(verdicts: list[Any]) -> RenderableType:
     """The verdicts of a sweep: effect in points of error, its interval, n and the budget that they speak of.
 
@@ -226,12 +327,20 @@ def verdict_table(verdicts: list[Any]) -> RenderableType:
     if len(budgets) == 1:
         epochs = budgets.pop()
         budget = f"after {epochs} epoch{'s' if epochs > 1 else ''}"
+    whose = "All trials, survivors or not" if not any(map(_is_estimated, verdicts)) else _ESTIMATED
     explained = Text(
-        f"effect: mean validation error {budget} with the rule minus without; below 0 it helps. All trials, "
-        f"survivors or not{_matching(verdicts)}; verdicts are corrected for their number.",
+        f"effect: mean validation error {budget} with the rule minus without; below 0 it helps. {whose}"
+        f"{_matching(verdicts)}; verdicts are corrected for their number{_looks(verdicts)}.",
         style="dim",
     )
     return Group(table, explained) if verdicts else Text("no two of the study's spaces differ by a rule", style="dim")
+
+
+def _looks(verdicts: list[Any]) -> str:
+    num = verdicts[0].looks_taken if verdicts else None
+    if num is None:
+        return ""
+    return f", and for {num} look{'' if num == 1 else 's'} so far" if num else ", and say nothing before the first look"
 
 
 def _matching(verdicts: list[Any]) -> str:
