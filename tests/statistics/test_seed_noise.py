@@ -98,8 +98,9 @@ def test_the_standard_error_of_a_reliability_is_the_jackknifes():
 def test_six_repeats_that_happen_to_differ_alike_do_not_pass_for_many():
     errors = np.column_stack([np.random.default_rng(13).normal(size=60), np.full(60, NAN)])
     errors[:6, 1] = errors[:6, 0] + np.linspace(0.49, 0.51, 6)
-    found = reliability(errors, confidence=0.95).of_errors
-    reach = (np.arctanh(found.high) - np.arctanh(found.low)) / 2
+    found, wider = (reliability(errors, confidence=confidence).of_errors for confidence in (0.95, 0.99))
+    reach, wider_reach = ((np.arctanh(one.high) - np.arctanh(one.low)) / 2 for one in (found, wider))
+    assert wider_reach / reach == pytest.approx(stdtrit(6, 0.995) / stdtrit(6, 0.975))
     of_normal_noise = (1 - found.value) * np.sqrt(2 / 6) / (1 - found.value**2)
     assert reach > 0.9 * stdtrit(6, 0.975) * of_normal_noise
     errors[:6, 1] = errors[:6, 0] + 0.5
