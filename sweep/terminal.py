@@ -262,8 +262,8 @@ def estimates_table(estimates: Sequence[Any]) -> RenderableType:
     audited = sum(estimate.num_audited for estimate in estimates)
     stopped = sum(estimate.num_wanted_to_end for estimate in estimates)
     lottery = (
-        f" All networks count, known at that budget or not: of {stopped} that early stopping wanted to end, the lottery "
-        f"kept {audited}, which stand for the others."
+        f" All networks count, known at that budget or not: of {stopped} that early stopping wanted to end, the "
+        f"lottery kept {audited}, which stand for the others."
         if stopped
         else ""
     )
