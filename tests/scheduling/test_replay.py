@@ -33,8 +33,8 @@ def trials_of(errors, rungs=(1, 2), *, audited=(), epoch_s=None, num_epochs=4) -
 def test_asha_by_hand():
     """Eta 2, rungs 1 and 2 of 4: above the median of those before, a trial stops. Two workers, b twice as slow."""
     course = play(Asha(2), trials_of([3, 2, 4, 1], epoch_s=[1, 2, 1, 1]), [0, 1, 2, 3], num_workers=2)
-    # 0 is the first at each rung and ends at 4 s; 1 is better, arrives at 2 s and at 4 s, and ends at 8 s. The worker of
-    # 0 takes 2 at 4 s, which stops at 5 s; then 3, which is the best and ends at 9 s.
+    # 0 is the first at each rung and ends at 4 s; 1 is better, arrives at 2 s and at 4 s, and ends at 8 s. The worker
+    # of 0 takes 2 at 4 s, which stops at 5 s; then 3, which is the best and ends at 9 s.
     assert course.epochs.tolist() == [4, 4, 1, 4]
     assert course.would_stop_at.tolist() == [0, 0, 1, 0]
     assert course.finished.tolist() == [True, True, False, True]
@@ -117,9 +117,7 @@ def test_each_cohort_has_its_rungs():
 @pytest.mark.parametrize("num_workers", [1, 3])
 def test_workers_are_never_idle_while_there_is_work(num_workers):
     rng = np.random.default_rng(0)
-    course = play(
-        Asha(4), trials_of(rng.random(50), epoch_s=rng.random(50) + 0.1), range(50), num_workers=num_workers
-    )
+    course = play(Asha(4), trials_of(rng.random(50), epoch_s=rng.random(50) + 0.1), range(50), num_workers=num_workers)
     assert course.busy_s <= num_workers * course.wall_s + 1e-9
     assert course.wall_s <= course.busy_s / num_workers + 4 * 1.1  # but for the last trial's end
 
