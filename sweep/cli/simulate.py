@@ -104,7 +104,7 @@ def simulate(
     pools = pools_of(source, spaces=spaces, max_epochs=max_epochs)
     designs = designs_of(
         [name for names in schedulers for name in names],
-        max_epochs=pools[0].errors_pct.shape[1],
+        max_epochs=pools[0].cohort.full_budget,
         grace_epochs=grace,
         reduction_factors=eta,
         audit_fractions=audit,
@@ -167,22 +167,20 @@ def _print(found: "Simulation") -> None:
 
 def _labels(designs: "Sequence[Simulated]") -> list[str]:
     """What tells each design from the others."""
-    varying = [
-        (name, text)
-        for name, text in (
-            ("num_trials", "n {}"), ("reduction_factor", "η {}"), ("grace_epochs", "grace {}"),
-            ("audit_fraction", "lottery {:g}"), ("num_workers", "{} workers"),
-        )
-        if len({getattr(found.design, name) for found in designs}) > 1
-    ]  # fmt: skip
+    texts = {
+        "num_trials": "n {}", "reduction_factor": "η {}", "grace_epochs": "grace {}", "audit_fraction": "lottery {:g}",
+        "num_workers": "{} workers",
+    }  # fmt: skip
+    heeded = [found.design.heeded for found in designs]
+    varying = [name for name in texts if len({told[name] for told in heeded if name in told}) > 1]
     return [
         ", ".join(
             [
                 found.design.scheduler.replace("_", " "),
-                *(text.format(getattr(found.design, name)) for name, text in varying),
+                *(texts[name].format(told[name]) for name in varying if name in told),
             ]
         )
-        for found in designs
+        for found, told in zip(designs, heeded)
     ]
 
 

@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from sweep.scheduling.peers import Design
 from sweep.scheduling.pools import Pool
 from sweep.scheduling.repetitions import ESTIMATORS, HIGH, LOW, OF_FULL_BUDGET, QUANTITIES, VALUE, Repetitions
-
-Floats = NDArray[np.float64]
+from sweep.statistics.samples import Floats
 
 HELPS, FREE, HURTS, UNDECIDED = range(4)
 VERDICTS = ("helps", "free", "hurts", "undecided")
@@ -121,7 +120,6 @@ def simulated(
     margin_pct: float,
 ) -> Simulated:
     """`pairs`: names of spaces without and with a rule."""
-    full = design.num_trials * design.max_epochs * len(pools)
     best_of_pool = np.array([pool.best_pct for pool in pools])
     epochs = repetitions.epochs.sum(axis=1)
 
@@ -132,7 +130,7 @@ def simulated(
         design=design,
         num_repetitions=len(epochs),
         epochs=figure(epochs),
-        cost=figure(epochs / full),
+        cost=figure(epochs / repetitions.full_epochs.sum(axis=1)),
         wall_s=figure(repetitions.wall_s),
         idle=float(1 - repetitions.busy_s.sum() / (design.num_workers * repetitions.wall_s.sum())),
         regret=regret(repetitions.found_pct, repetitions.best_drawn_pct),
@@ -174,7 +172,7 @@ def _accuracies(repetitions: Repetitions, pools: Sequence[Pool], pairs: Sequence
 
 
 def _truths(pool: Pool) -> list[float]:
-    return [pool.mean_pct() if tau is None else pool.quantile_pct(tau) for tau in QUANTITIES.values()]
+    return [pool.mean_pct if tau is None else pool.quantile_pct(tau) for tau in QUANTITIES.values()]
 
 
 def places(pools: Sequence[Pool], without: str, with_: str) -> tuple[int, int]:

@@ -21,8 +21,9 @@ import numpy as np
 from sweep.scheduling.accuracy import difference, places
 from sweep.scheduling.peers import METHODS, Design
 from sweep.scheduling.pools import Pool
-from sweep.scheduling.repetitions import ESTIMATORS, HIGH, LOW, Floats, Repetitions, repeat
+from sweep.scheduling.repetitions import ESTIMATORS, HIGH, LOW, Repetitions, repeat
 from sweep.scheduling.simulate import known_pairs, processes_for
+from sweep.statistics.samples import Floats
 from sweep.studies import Study
 
 REDUCTION_FACTORS = (2, 3, 4)
@@ -90,13 +91,18 @@ class Choice:
 @dataclass(frozen=True)
 class Plan:
     """`choices`: what the study says, then the cheapest for each wish, and for all of them, each with its rival that
-    trains all networks fully. `unreachable`: wishes that no design tried can fulfil, in words."""
+    trains all networks fully. `unreachable`: wishes that no design tried can fulfil."""
 
     pilot: str
     spaces: list[str]
     num_repetitions: int
     choices: list[Choice]
     unreachable: list[str]
+
+    @property
+    def chosen(self) -> list[Choice]:
+        """One for each wish that can be fulfilled, the rivals left out."""
+        return [choice for choice in self.choices[1:] if choice.design.scheduler != "none"]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, with each choice as lines of TOML."""
@@ -113,12 +119,12 @@ def plan_design(
     *,
     pilot: str,
     num_repetitions: int = NUM_REPETITIONS,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> Plan:
-    """Replay the grid on `pools`, curves of the study's `max_epochs`, and choose; `progress` hears of how many sweeps
-    are done, and of how many there are."""
-    own = study_design(study)
-    designs = [own, *(design for design in _grid(own) if design != own), replace(own, scheduler="none")]
+    """Replay the grid on `pools`, curves of the study's `max_epochs`, and choose; `progress` hears how many of
+    `num_sweeps` are done."""
+    designs = _designs(study)
+    own = designs[0]
     measured = _measured(pools, designs, num_repetitions=num_repetitions, seed=study.seed, progress=progress)
     candidates, full = measured[:-1], measured[-1]
     num_spaces = len(study.spaces)
@@ -164,14 +170,22 @@ def toml_of(choice: Choice) -> str:
 # -- measuring -------------------------------------------------------------------------------------------------------
 
 
-def _grid(own: Design) -> list[Design]:
-    return [
+def num_sweeps(study: Study, num_repetitions: int = NUM_REPETITIONS) -> int:
+    """How many `plan_design` replays."""
+    return len(_designs(study)) * len(SIZES) * num_repetitions
+
+
+def _designs(study: Study) -> list[Design]:
+    """What the study says, the grid, and last no stopping at all."""
+    own = study_design(study)
+    grid = [
         replace(own, reduction_factor=eta, grace_epochs=grace, audit_fraction=audit)
         for eta in REDUCTION_FACTORS
         for grace in GRACE_EPOCHS
         for audit in AUDIT_FRACTIONS
         if grace < own.max_epochs
     ]
+    return [own, *(design for design in grid if design != own), replace(own, scheduler="none")]
 
 
 def _measured(
@@ -180,16 +194,15 @@ def _measured(
     *,
     num_repetitions: int,
     seed: int,
-    progress: Callable[[int, int], None],
+    progress: Callable[[int], None],
 ) -> list[Measured]:
     """Each design at all sizes; intervals at the study's size alone, for they take the most time."""
     sizes = [max(2, round(size * designs[0].num_trials)) for size in SIZES]
     settings = {"num_repetitions": num_repetitions, "seed": seed}
-    total = num_repetitions * len(designs) * len(SIZES)
-    processes = processes_for(total)
+    processes = processes_for(num_repetitions * len(designs))
 
     def tell(before: int, each: int) -> Callable[[int], None]:
-        return lambda done: progress(before + done * each, total)
+        return lambda done: progress(before + done * each)
 
     by_size = {
         size: repeat(

@@ -177,9 +177,11 @@ def _play_of(stopping: Stopping, trials: Sequence[TrialRow]) -> Play:
         merits, order = rng.random(len(playing)), rng.permutation(len(playing)).tolist()
         rule = rule_of(stopping.method, stopping.reduction_factor, stopping.rungs, {})
         trials = Trials(
-            errors_pct=np.broadcast_to(merits[:, np.newaxis], (len(playing), stopping.max_epochs)),
+            max_epochs=stopping.max_epochs,
             cohorts=[cohorts[number] for number in numbers[playing].tolist()],
             rungs=dict.fromkeys(cohorts, stopping.rungs),
+            errors_pct=dict.fromkeys(stopping.rungs, merits),
+            diverged_at=np.zeros(len(playing), dtype=np.int64),
             audited=audited[playing].tolist(),
             epoch_s=np.ones(len(playing)),
         )

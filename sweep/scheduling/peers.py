@@ -29,6 +29,11 @@ SCHEDULERS = ("asha", "asha_promotion", "successive_halving", "hyperband", "medi
 METHODS = {"asha": "asha", "asha_promotion": "asha_promotion", "successive_halving": "synchronous", "none": "none"}
 
 
+# Which numbers some schedulers heed, where they do not heed all: designs that differ by another are the same.
+_ALWAYS = ("num_trials", "num_workers")
+_HEEDED = {"none": _ALWAYS, "median": (*_ALWAYS, "grace_epochs", "audit_fraction")}
+
+
 @dataclass(frozen=True)
 class Design:
     """A scheduler and its numbers, as in a study's `[stopping]`; `num_trials` of each space on `num_workers`."""
@@ -52,16 +57,14 @@ class Design:
             max_epochs=self.max_epochs, grace_epochs=self.grace_epochs, reduction_factor=self.reduction_factor
         ).rungs
 
+    @property
+    def heeded(self) -> dict[str, Any]:
+        """The numbers that its scheduler heeds, by name."""
+        names = _HEEDED.get(self.scheduler, (*_ALWAYS, "reduction_factor", "grace_epochs", "audit_fraction"))
+        return {name: getattr(self, name) for name in names}
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
-
-
-# Which numbers each scheduler heeds: designs that differ by another are the same.
-_HEEDS = {
-    "none": (),
-    "median": ("grace_epochs", "audit_fraction"),
-}
-_ALL = ("reduction_factor", "grace_epochs", "audit_fraction")
 
 
 def designs_of(
@@ -99,8 +102,7 @@ def designs_of(
     designs: dict[tuple[Any, ...], Design] = {}
     for scheduler, trials, workers, eta, grace, audit in combinations:
         design = Design(scheduler, max_epochs, grace, eta, audit, trials, workers)
-        heeded = tuple(getattr(design, name) for name in _HEEDS.get(scheduler, _ALL))
-        designs.setdefault((scheduler, trials, workers, *heeded), design)
+        designs.setdefault((scheduler, *design.heeded.values()), design)
     return list(designs.values())
 
 

@@ -10,17 +10,21 @@ they start and the lottery too. All designs of a repetition share the draws, so 
 not by chance, and the estimators of a design share its sweep. Repetitions are seeded one by one: the numbers do not
 depend on how many processes share the work.
 
-Two estimators need no early stopping: "all" trains every network drawn to the end, and "fewer" so many of them, chosen
-at random, as cost the same number of epochs as the design. "first_rung" takes all networks drawn at the first rung, as
-the verdicts of a sweep do; it speaks of another budget, and is held against the others for its verdicts alone.
+"survivors" takes those that trained to the end because the rule never wanted to stop them, which is all that a sweep
+without a lottery has. Two estimators need no early stopping: "all" trains every network drawn to the end, and "fewer"
+so many of them, chosen at random, as cost the same number of epochs as the design. "first_rung" takes all networks
+drawn at the first rung; it speaks of another budget, and is held against the others for its verdicts alone.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
+from statistics import NormalDist
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,19 +32,19 @@ from numpy.typing import NDArray
 from sweep.scheduling.peers import Design, schedule
 from sweep.scheduling.pools import Pool
 from sweep.scheduling.replay import Course, Trials, play
+from sweep.statistics.bootstrap import num_beyond
 from sweep.statistics.cohorts import Cohort
-from sweep.statistics.full_budget import full_budget
-
-Floats = NDArray[np.float64]
+from sweep.statistics.effects import quantile_interval
+from sweep.statistics.full_budget import FullBudget, Method, full_budget
+from sweep.statistics.samples import Complete, Floats, Sample
 
 QUANTITIES: dict[str, float | None] = {"mean": None, "q10": 0.10, "q25": 0.25, "q50": 0.50, "q75": 0.75}
-WITH_LOTTERY = ("horvitz_thompson", "hajek", "model_assisted")
-OF_FULL_BUDGET = ("survivors", *WITH_LOTTERY, "fewer", "all")
+OF_FULL_BUDGET = ("survivors", "horvitz_thompson", "hajek", "model_assisted", "fewer", "all")
 ESTIMATORS = (*OF_FULL_BUDGET, "first_rung")
-_OF_STOPPED = ("survivors", *WITH_LOTTERY)
 VALUE, STANDARD_ERROR, LOW, HIGH = range(4)
 
 CONFIDENCE = 0.95
+_NUM_BOOTSTRAP = 399
 LEAST_FEWER = 2  # networks of a space, so that their mean has a standard error
 
 
@@ -48,13 +52,15 @@ LEAST_FEWER = 2  # networks of a space, so that their mean has a standard error
 class Repetitions:
     """What R repetitions of a design gave in S spaces.
 
-    `epochs` (R × S); `wall_s`, `busy_s` (R), seconds of the virtual clock and of all workers together; `found_pct`
-    and `found_by_fewer_pct` (R × S), the full-budget error of the best network that finished; `best_drawn_pct` (R × S),
-    that of the best of all drawn; `estimates` (R × S × ESTIMATORS × QUANTITIES × value, standard error, low, high), NaN
-    where an estimator has nothing to say.
+    `epochs` (R × S), and `full_epochs`, those of training to the end all that were drawn; `wall_s`, `busy_s` (R),
+    seconds of the virtual clock and of all workers together; `found_pct` and `found_by_fewer_pct` (R × S), the
+    full-budget error of the best network that finished; `best_drawn_pct` (R × S), that of the best of all drawn;
+    `estimates` (R × S × ESTIMATORS × QUANTITIES × value, standard error, low, high), NaN where an estimator has nothing
+    to say.
     """
 
     epochs: Floats
+    full_epochs: Floats
     wall_s: Floats
     busy_s: Floats
     found_pct: Floats
@@ -183,37 +189,34 @@ def _draw(work: _Work, number: int) -> _Draw:
 
 def _repetition(work: _Work, number: int) -> list[Repetitions]:
     draw = _draw(work, number)
-    return [_outcome(work, design, draw) for design in work.designs]
+    # The same chance for the intervals of each design.
+    return [_outcome(work, design, draw, np.random.default_rng([work.seed, number])) for design in work.designs]
 
 
-def _outcome(work: _Work, design: Design, draw: _Draw) -> Repetitions:
+def _outcome(work: _Work, design: Design, draw: _Draw, rng: np.random.Generator) -> Repetitions:
     """One repetition of one design; arrays without the first axis."""
     pools, num = work.pools, design.num_trials
     course = _course(work, design, draw)
     epochs = course.epochs.reshape(len(pools), num).sum(axis=1)
+    full_epochs = np.empty(len(pools))
     estimates = np.full((len(pools), len(ESTIMATORS), len(QUANTITIES), 4), np.nan)
     found, found_by_fewer, best = (np.empty(len(pools)) for _ in range(3))
     for space, pool in enumerate(pools):
         own = slice(space * num, (space + 1) * num)
-        networks = draw.networks[space, :num]
-        ends = pool.errors_pct[networks, design.max_epochs - 1]
-        num_fewer = min(num, max(LEAST_FEWER, round(epochs[space] / design.max_epochs)))
-        found[space] = ends[course.finished[own]].min(initial=ends.max())  # nothing found: as bad as the worst
+        drawn = pool.cohort.take(draw.networks[space, :num])
+        ends, full_epochs[space] = drawn.final_errors, _full_epochs(drawn)
+        num_fewer = _affordable(epochs[space] / full_epochs[space], num)
+        # A sweep that finished nothing found nothing: as bad as the worst.
+        found[space] = ends[course.finished[own]].min(initial=ends.max())
         found_by_fewer[space], best[space] = ends[:num_fewer].min(), ends.min()
-        samples = {
-            "stopped": _cohort(pool, networks, course, own, design),
-            "fewer": _cohort(pool, networks[:num_fewer], None, own, design),
-            "all": _cohort(pool, networks, None, own, design),
-        }
-        if design.rungs:
-            samples["first_rung"] = _cohort(pool, networks, None, own, replace(design, max_epochs=design.grace_epochs))
-        for number, estimator in enumerate(ESTIMATORS):
-            if estimator in work.estimators and (estimator != "first_rung" or design.rungs):
-                _estimate(
-                    samples.get(estimator, samples["stopped"]), estimator, work.quantities, out=estimates[space, number]
-                )
+        seen = _stopped(drawn, course, own, design)
+        for place, estimator in enumerate(ESTIMATORS):
+            sample = _sample(estimator, drawn, seen, num_fewer, design) if estimator in work.estimators else None
+            if sample is not None and sample.has_spread:
+                _estimate(sample, work.quantities, rng, out=estimates[space, place])
     return Repetitions(
         epochs=epochs.astype(float),
+        full_epochs=full_epochs,
         wall_s=np.array(course.wall_s),
         busy_s=np.array(course.busy_s),
         found_pct=found,
@@ -231,68 +234,93 @@ def _course(work: _Work, design: Design, draw: _Draw) -> Course:
     audited = (draw.lottery[:, :num].ravel() < design.audit_fraction).tolist()
     plan = schedule(design, spaces, audited)
     trials = Trials(
-        errors_pct=np.concatenate([pool.errors_pct[networks, : design.max_epochs] for pool, networks in chosen]),
+        max_epochs=design.max_epochs,
         cohorts=plan.cohorts,
         rungs=plan.rungs,
+        errors_pct={
+            rung: np.concatenate([pool.cohort.errors_at(rung)[networks] for pool, networks in chosen])
+            for rung in design.rungs
+        },
+        diverged_at=np.concatenate([pool.cohort.diverged_at[networks] for pool, networks in chosen]),
         audited=audited,
         epoch_s=np.concatenate([pool.epoch_s[networks] for pool, networks in chosen]),
     )
     order = np.argsort(draw.order[:, :num].ravel()).tolist()
     if design.scheduler == "random":
-        affordable = _affordable(work, design, draw)
+        affordable = [_affordable(share, num) for share in _shares(work, design, draw)]
         order = [trial for trial in order if trial % num < affordable[trial // num]]
     return play(plan.rule, trials, order, num_workers=design.num_workers)
 
 
-def _affordable(work: _Work, design: Design, draw: _Draw) -> list[int]:
-    """How many networks of each space "random" trains: for `cost`, else for what "asha" costs in this repetition."""
-    num = design.num_trials
+def _shares(work: _Work, design: Design, draw: _Draw) -> list[float]:
+    """Of full training, that "random" may take of each space: `cost`, else what "asha" takes in this repetition."""
     if work.cost is not None:
-        shares = [work.cost] * len(work.pools)
-    else:
-        course = _course(work, replace(design, scheduler="asha"), draw)
-        shares = (course.epochs.reshape(-1, num).sum(axis=1) / (num * design.max_epochs)).tolist()
-    return [min(num, max(LEAST_FEWER, round(share * num))) for share in shares]
+        return [work.cost] * len(work.pools)
+    num = design.num_trials
+    epochs = _course(work, replace(design, scheduler="asha"), draw).epochs.reshape(-1, num).sum(axis=1)
+    drawn = [pool.cohort.take(networks[:num]) for pool, networks in zip(work.pools, draw.networks)]
+    return [float(taken / _full_epochs(cohort)) for taken, cohort in zip(epochs, drawn)]
 
 
-def _cohort(pool: Pool, networks: NDArray[np.int64], course: Course | None, own: slice, design: Design) -> Cohort:
-    """What is known of the networks of a space: of the trials `own` of a course, or, without one, all of them."""
-    errors = pool.errors_pct[networks, : design.max_epochs]
-    num = len(networks)
-    would_stop_at, finished = np.zeros(num, dtype=np.int64), np.ones(num, dtype=np.bool_)
-    if course is not None:
-        epochs = course.epochs[own]
-        started = epochs > 0
-        networks, errors = networks[started], errors[started]
-        would_stop_at, finished, epochs = (
-            course.would_stop_at[own][started],
-            course.finished[own][started],
-            epochs[started],
-        )
-        errors[np.arange(design.max_epochs) >= epochs[:, np.newaxis]] = np.nan
-    complexities = {
-        name: None if (values := getattr(pool, name)) is None else values[networks]
-        for name in ("flops", "params", "activations")
-    }
-    return Cohort(
-        space=pool.space,
-        scale="",
-        trial_ids=list(map(str, range(len(networks)))),
-        errors=errors,
-        would_stop_at=would_stop_at,
-        finished=finished,
+def _affordable(share: float, num: int) -> int:
+    """How many of `num` networks can be trained fully for a share of the cost of all."""
+    return min(num, max(LEAST_FEWER, round(share * num)))
+
+
+def _full_epochs(cohort: Cohort) -> int:
+    """What training each to its end takes; one that diverges ends there."""
+    return int(np.where(cohort.diverged_at > 0, cohort.diverged_at, cohort.full_budget).sum())
+
+
+def _sample(estimator: str, drawn: Cohort, seen: Cohort, num_fewer: int, design: Design) -> Sample | None:
+    """What an estimator makes of the networks `drawn` of a space, of which the sweep has `seen` a part; or nothing."""
+    if estimator == "all":
+        return Complete(drawn.final_errors)
+    if estimator == "fewer":
+        return Complete(drawn.final_errors[:num_fewer])
+    if estimator == "first_rung":
+        return Complete(drawn.errors_at(design.rungs[0])) if design.rungs else None
+    if estimator == "survivors":
+        return Complete(seen.final_errors[(seen.would_stop_at == 0) & (seen.diverged_at == 0)])
+    return full_budget(seen, cast(Method, estimator))
+
+
+def _stopped(drawn: Cohort, course: Course, own: slice, design: Design) -> Cohort:
+    """What the sweep of a course knows of the networks drawn of a space, its trials `own`."""
+    epochs, finished = course.epochs[own], course.finished[own]
+    untrained = ~finished[:, np.newaxis] & (drawn.epochs > epochs[:, np.newaxis])
+    seen = replace(
+        drawn,
+        errors=np.where(untrained, np.nan, drawn.errors),
+        would_stop_at=course.would_stop_at[own],
         audit_fraction=design.audit_fraction,
-        **complexities,
     )
+    return seen.take(epochs > 0)
 
 
-def _estimate(cohort: Cohort, estimator: str, quantities: Sequence[str], *, out: Floats) -> None:
+def _estimate(sample: Sample, quantities: Sequence[str], rng: np.random.Generator, *, out: Floats) -> None:
     """Value, standard error, low and high of each of the quantities, into `out`."""
-    if estimator in WITH_LOTTERY and not cohort.finished.all() and cohort.audit_fraction == 0:
-        return
-    estimates = full_budget(cohort, estimator if estimator in _OF_STOPPED else "hajek")
     for number, (quantity, tau) in enumerate(QUANTITIES.items()):
         if quantity not in quantities:
             continue
-        estimate = estimates.mean() if tau is None else estimates.quantile(tau)
-        out[number] = estimate.value, estimate.standard_error, estimate.low, estimate.high
+        if tau is None:
+            out[number] = _mean(sample, rng)
+        else:
+            value, low, high = quantile_interval([(1.0, sample)], tau, confidence=CONFIDENCE)
+            out[number] = value, np.nan, low, high
+
+
+def _mean(sample: Sample, rng: np.random.Generator) -> tuple[float, float, float, float]:
+    """Its interval is that of verdicts, the symmetric studentised bootstrap, within the 0 to 100 % that errors can be;
+    of weights without a model, which have none, it is that of a normal estimate."""
+    standard_error = math.sqrt(sample.squared_error)
+    if isinstance(sample, FullBudget) and sample.method != "model_assisted":
+        reach = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    else:
+        means, squared_errors = sample.resample(_NUM_BOOTSTRAP, rng)
+        infinite = np.full(_NUM_BOOTSTRAP, np.inf)
+        errors = np.sqrt(squared_errors)
+        distances = np.divide(np.abs(means - sample.mean), errors, out=infinite, where=errors > 0)
+        reach = float(np.sort(distances)[-num_beyond(CONFIDENCE, _NUM_BOOTSTRAP)])
+    low, high = sample.mean - reach * standard_error, sample.mean + reach * standard_error
+    return sample.mean, standard_error, max(low, 0.0), min(high, 100.0)

@@ -14,7 +14,7 @@ two that arrive at the same time, the one whose stretch to this rung began first
 together, the one that was handed out first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
@@ -22,21 +22,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweep.scheduling.asha import Judgement, Rule, next_rung
-
-Floats = NDArray[np.float64]
+from sweep.statistics.samples import Floats
 
 
 @dataclass(frozen=True)
 class Trials:
-    """What is replayed; all in the order of the trials, n of them, with curves of up to T epochs.
+    """What is replayed; all in the order of the trials, n of them.
 
-    `errors_pct` (n × T) is NaN from the epoch in which a trial diverged. `cohorts`: whom each is ranked with; `rungs`
-    of each cohort, in epochs below T. `epoch_s` (n): seconds of an epoch.
+    `cohorts`: whom each is ranked with; `rungs` of each cohort, in epochs, rising and below `max_epochs`. `errors_pct`
+    (n) after so many epochs, for each rung; `diverged_at` (n): in which epoch, 0 for never; `epoch_s` (n): seconds of
+    an epoch.
     """
 
-    errors_pct: Floats
+    max_epochs: int
     cohorts: Sequence[str]
-    rungs: dict[str, tuple[int, ...]]
+    rungs: Mapping[str, tuple[int, ...]]
+    errors_pct: Mapping[int, Floats]
+    diverged_at: NDArray[np.int64]
     audited: Sequence[bool]
     epoch_s: Floats
 
@@ -73,16 +75,15 @@ class _Replay:
     """One replay, as it goes. Trials are numbers."""
 
     def __init__(self, rule: Rule, trials: Trials, order: Sequence[int]):
-        num, self._full = trials.errors_pct.shape
+        num = len(trials.cohorts)
         self._rule, self._trials, self._order = rule, trials, order
         self._names = names(num)
         self._place = {trial: place for place, trial in enumerate(order)}
         self._epoch_s = trials.epoch_s.tolist()
-        rungs = {rung for rungs in trials.rungs.values() for rung in rungs}
-        self._errors_at = {rung: trials.errors_pct[:, rung - 1].tolist() for rung in rungs}
-        lost = np.isnan(trials.errors_pct)
-        # The epoch in which each diverges; beyond the last for those that do not.
-        self._diverges = np.where(lost.any(axis=1), lost.argmax(axis=1) + 1, self._full + 1).tolist()
+        self._errors_pct = {rung: errors.tolist() for rung, errors in trials.errors_pct.items()}
+        # Where each ends if no rung ends it.
+        self._diverged_at = trials.diverged_at.tolist()
+        self._ends = [epoch or trials.max_epochs for epoch in self._diverged_at]
         self._epochs = [0] * num
         self._would_stop_at = [0] * num
         self._next = 0  # the place in the order of the next new trial
@@ -108,7 +109,7 @@ class _Replay:
         return Course(
             epochs=epochs,
             would_stop_at=np.array(self._would_stop_at, dtype=np.int64),
-            finished=(epochs == self._full) | (epochs == np.array(self._diverges)),
+            finished=epochs == np.array(self._ends, dtype=np.int64),
             wall_s=self._now_s,
             busy_s=float(epochs @ self._trials.epoch_s),
         )
@@ -128,13 +129,11 @@ class _Replay:
 
     def _train(self, trial: int) -> None:
         """On to its next rung, to the end, or to where it diverges."""
-        known = self._epochs[trial]
-        until = self._full
+        known, until = self._epochs[trial], self._ends[trial]
         for rung in self._trials.rungs[self._trials.cohorts[trial]]:
             if rung > known:
-                until = rung
+                until = min(until, rung)
                 break
-        until = min(until, self._diverges[trial])
         self._epochs[trial] = until
         self._num_stretches += 1
         when_s = self._now_s + (until - known) * self._epoch_s[trial]
@@ -142,13 +141,13 @@ class _Replay:
 
     def _arrive(self, trial: int) -> None:
         epoch, cohort, name = self._epochs[trial], self._trials.cohorts[trial], self._names[trial]
-        if epoch == self._diverges[trial]:
+        if epoch == self._diverged_at[trial]:
             rung = next_rung(self._trials.rungs[cohort], epoch)
             if rung is not None:
                 self._judge(trial, rung, None)
             self._settle(self._rule.leave(cohort, name))
             self._free += 1
-        elif epoch == self._full or not self._judge(trial, epoch, self._errors_at[epoch][trial]):
+        elif epoch == self._ends[trial] or not self._judge(trial, epoch, self._errors_pct[epoch][trial]):
             self._free += 1
         else:
             self._train(trial)

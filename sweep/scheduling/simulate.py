@@ -114,6 +114,6 @@ def _population(pool: Pool) -> Population:
         space=pool.space,
         num_networks=len(pool.chances),
         best_pct=pool.best_pct,
-        mean_pct=pool.mean_pct(),
+        mean_pct=pool.mean_pct,
         quantiles_pct={name: pool.quantile_pct(tau) for name, tau in QUANTITIES.items() if tau is not None},
     )

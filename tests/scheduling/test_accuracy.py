@@ -9,6 +9,7 @@ from sweep.scheduling.accuracy import FREE, HELPS, HURTS, UNDECIDED, difference,
 from sweep.scheduling.peers import Design
 from sweep.scheduling.pools import Pool
 from sweep.scheduling.repetitions import ESTIMATORS, QUANTITIES, Repetitions
+from sweep.statistics.cohorts import Cohort
 
 DESIGN = Design("asha", 4, 1, 2, 0.5, num_trials=10, num_workers=2)
 MEAN, Q50 = list(QUANTITIES).index("mean"), list(QUANTITIES).index("q50")
@@ -16,8 +17,21 @@ MEAN, Q50 = list(QUANTITIES).index("mean"), list(QUANTITIES).index("q50")
 
 def pool_of(space, ends) -> Pool:
     num = len(ends)
-    curves = np.repeat(np.array(ends, dtype=float)[:, np.newaxis], 4, axis=1)
-    return Pool(space, curves, np.full(num, 1 / num), np.ones(num), None, None, None)
+    nothing = np.zeros(num, dtype=np.int64)
+    cohort = Cohort(
+        space=space,
+        scale="",
+        trial_ids=tuple(map(str, range(num))),
+        epochs=np.arange(1, 5),
+        errors=np.repeat(np.array(ends, dtype=float)[:, np.newaxis], 4, axis=1),
+        would_stop_at=nothing,
+        diverged_at=nothing,
+        is_open=nothing > 0,
+        is_cancelled=nothing > 0,
+        audit_fraction=None,
+        complexity={},
+    )
+    return Pool(cohort, np.full(num, 1 / num), np.ones(num))
 
 
 POOLS = [pool_of("a", [10, 20, 30]), pool_of("b", [5, 15, 25])]
@@ -29,7 +43,8 @@ def repetitions_of(estimates, **told) -> Repetitions:
     for (space, estimator, quantity), values in estimates.items():
         full[:, space, ESTIMATORS.index(estimator), quantity] = values
     defaults = {
-        "epochs": np.array([[10.0, 20], [20, 30]]), "wall_s": np.array([20.0, 30]), "busy_s": np.array([30.0, 50]),
+        "epochs": np.array([[10.0, 20], [20, 30]]), "full_epochs": np.full((2, 2), 40.0),
+        "wall_s": np.array([20.0, 30]), "busy_s": np.array([30.0, 50]),
         "found_pct": np.array([[12.0, 5], [10, 6]]), "found_by_fewer_pct": np.array([[20.0, 15], [20, 5]]),
         "best_drawn_pct": np.array([[10.0, 5], [10, 5]]),
     }  # fmt: skip

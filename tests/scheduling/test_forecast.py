@@ -80,9 +80,11 @@ def test_halving_at_once_is_the_rule_played_arrival_by_arrival(seed, eta):
         str(cohort): {names(40)[i]: bool(audited[i]) for i in np.flatnonzero(cohorts == cohort)} for cohort in range(3)
     }
     trials = Trials(
-        errors_pct=np.broadcast_to(merits[:, np.newaxis], (40, 20)),
+        max_epochs=20,
         cohorts=list(map(str, cohorts.tolist())),
         rungs=dict.fromkeys(members, stopping.rungs),
+        errors_pct=dict.fromkeys(stopping.rungs, merits),
+        diverged_at=np.zeros(40, dtype=np.int64),
         audited=audited.tolist(),
         epoch_s=np.ones(40),
     )

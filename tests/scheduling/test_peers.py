@@ -4,9 +4,10 @@ import math
 
 import numpy as np
 import pytest
+from scheduling.curves import of_curves
 
 from sweep.scheduling.peers import SCHEDULERS, Median, bracket_sizes, designs_of, schedule
-from sweep.scheduling.replay import Trials, play
+from sweep.scheduling.replay import play
 
 NUMBERS = {
     "max_epochs": 9, "grace_epochs": [1], "reduction_factors": [3], "audit_fractions": [0.0], "num_trials": [27],
@@ -21,7 +22,13 @@ def design_of(scheduler, **numbers):
 def play_design(design, errors, audited=None, spaces=None, num_workers=4):
     audited = [False] * len(errors) if audited is None else audited
     plan = schedule(design, spaces or ["s"] * len(errors), audited)
-    trials = Trials(np.array(errors, dtype=float), plan.cohorts, plan.rungs, audited, np.ones(len(errors)))
+    trials = of_curves(
+        np.array(errors, dtype=float),
+        cohorts=plan.cohorts,
+        rungs=plan.rungs,
+        audited=audited,
+        epoch_s=np.ones(len(errors)),
+    )
     return plan, play(plan.rule, trials, list(range(len(errors))), num_workers=num_workers)
 
 

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 from records.rows import ask
+from scheduling.curves import of_curves
 from scheduling.simulated import begun_report, draw, epoch_report, error_pct, study_of
 
 from sweep.records import Journal
@@ -18,8 +19,8 @@ def trials_of(errors, rungs=(1, 2), *, audited=(), epoch_s=None, num_epochs=4) -
     """One cohort; an error for each trial, or a curve for each."""
     curves = np.array(errors, dtype=float)
     curves = np.broadcast_to(curves[:, np.newaxis], (len(curves), num_epochs)) if curves.ndim == 1 else curves
-    return Trials(
-        errors_pct=curves,
+    return of_curves(
+        curves,
         cohorts=["c"] * len(curves),
         rungs={"c": rungs},
         audited=[trial in audited for trial in range(len(curves))],
@@ -108,8 +109,12 @@ def test_those_that_are_not_in_the_order_do_not_train():
 
 
 def test_each_cohort_has_its_rungs():
-    trials = Trials(
-        np.array([[1.0] * 4, [2.0] * 4, [3.0] * 4]), ["a", "b", "b"], {"a": (1,), "b": (2,)}, [False] * 3, np.ones(3)
+    trials = of_curves(
+        np.array([[1.0] * 4, [2.0] * 4, [3.0] * 4]),
+        cohorts=["a", "b", "b"],
+        rungs={"a": (1,), "b": (2,)},
+        audited=[False] * 3,
+        epoch_s=np.ones(3),
     )
     assert play(Asha(2), trials, [0, 1, 2]).epochs.tolist() == [4, 4, 2]
 
@@ -177,8 +182,8 @@ def test_it_is_what_the_conductor_does(memory_path, method, num_workers):
     }
     course = play(
         rule_of(stopping.method, stopping.reduction_factor, stopping.rungs, members),
-        Trials(
-            errors_pct=np.array(errors),
+        of_curves(
+            np.array(errors),
             cohorts=cohorts,
             rungs=dict.fromkeys(cohorts, stopping.rungs),
             audited=[row.audited for row in rows],
