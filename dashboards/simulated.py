@@ -34,8 +34,8 @@ _BIASES = (  # estimators from above to below, each with what it is called
     ("fewer", "fewer networks,\nfully trained"),
 )
 _NUMBERS = {
-    "num_trials": "n {}", "reduction_factor": "η {}", "grace_epochs": "grace {}", "audit_fraction": "lottery {:g}",
-    "num_workers": "{} workers",
+    "num_trials": "networks", "reduction_factor": "η", "grace_epochs": "grace", "audit_fraction": "lottery",
+    "num_workers": "workers",
 }  # fmt: skip
 _GREY = "#8f8f8f"
 
@@ -85,9 +85,14 @@ def _best(row: dict[str, Any]) -> dict[str, Any]:
 def _draw_precision(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
     fewer = sorted((row["cost"]["value"], _accuracy(row, "fewer")["rmse_pct"]) for row in rows)
     axes.plot(*zip(*fewer), color=_GREY, lw=1.5, ls="--", zorder=1)
-    _draw_designs(axes, rows, [_best(row)["rmse_pct"] for row in rows])
+    labels = _varying(rows)
+    _draw_designs(axes, rows, [_best(row)["rmse_pct"] for row in rows], labels=labels)
     _dress(axes, "How precisely the mean error is known", "root mean square error, points")
-    _note_of_fewer(axes)
+    notes = [
+        "dashed: fewer networks, fully trained",
+        *([f"labels: {', '.join(_NUMBERS[label] for label in labels)}"] if labels else []),
+    ]
+    axes.text(0.03, 0.04, "\n".join(notes), transform=axes.transAxes, fontsize=9, color="#666666")
 
 
 def _draw_regret(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
@@ -97,9 +102,10 @@ def _draw_regret(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
     _dress(axes, "How good the network is that it finds", "above the best drawn, points of error")
 
 
-def _draw_designs(axes: Axes, rows: Sequence[dict[str, Any]], heights: Sequence[float]) -> None:
-    """A mark for each, at its cost; those of one scheduler are joined, and say by what they differ."""
-    told = [_numbers_text(row, rows) for row in rows]
+def _draw_designs(
+    axes: Axes, rows: Sequence[dict[str, Any]], heights: Sequence[float], *, labels: Sequence[str] = ()
+) -> None:
+    """A mark for each, at its cost; those of one scheduler are joined, and labelled where `labels` says by what."""
     for name, colour in COLOURS.items():
         own = [number for number, row in enumerate(rows) if row["design"]["scheduler"] == name]
         costs = [rows[number]["cost"]["value"] for number in own]
@@ -110,18 +116,15 @@ def _draw_designs(axes: Axes, rows: Sequence[dict[str, Any]], heights: Sequence[
             axes.plot(
                 cost, heights[number], _MARKERS[name], color=colour, mfc=face, ms=9, mew=1.6, zorder=3, clip_on=False
             )
-            if len(own) > 1:
-                axes.annotate(told[number], (cost, heights[number]), (7, 5), textcoords="offset points", fontsize=8)
+            if labels and name not in ("none", "random"):
+                text = ", ".join(f"{rows[number]['design'][label]:g}" for label in labels)
+                axes.annotate(text, (cost, heights[number]), (7, 4), textcoords="offset points", fontsize=8)
 
 
-def _numbers_text(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
-    varying = [name for name in _NUMBERS if len({other["design"][name] for other in rows}) > 1]
-    return ", ".join(_NUMBERS[name].format(row["design"][name]) for name in varying)
-
-
-def _note_of_fewer(axes: Axes) -> None:
-    text = "- - fewer networks, fully trained"
-    axes.text(0.97, 0.95, text, transform=axes.transAxes, ha="right", fontsize=9, color="#666666")
+def _varying(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The numbers by which designs of one scheduler differ."""
+    stopping = [row["design"] for row in rows if row["design"]["scheduler"] not in ("none", "random")]
+    return [name for name in _NUMBERS if len({design[name] for design in stopping}) > 1]
 
 
 def _dress(axes: Axes, title: str, y_label: str) -> None:
@@ -129,7 +132,7 @@ def _dress(axes: Axes, title: str, y_label: str) -> None:
     axes.set_xlabel("cost, share of training all fully")
     axes.set_ylabel(y_label)
     axes.set_xlim(0, 1.05)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
     axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     _strip(axes)
 

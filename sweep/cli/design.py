@@ -32,14 +32,16 @@ def _print(plan: "Plan", study: "Study") -> None:
 
     console = stdout()
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("wish")
     for heading in ("design", "trials", "epochs", "of full", "width", "effect", "regret"):
         table.add_column(heading, justify="left" if heading == "design" else "right", no_wrap=True)
+    wish = ""
     for choice in plan.choices:
+        if choice.wish != wish:
+            wish = choice.wish
+            table.add_row(f"[bold]{wish}[/]")
         table.add_row(
-            choice.wish,
-            _design_text(choice),
-            f"{choice.num_trials:,}",
+            f"  {_design_text(choice)}",
+            f"{choice.num_trials:,}{'*' if choice.extrapolated else ' '}",
             f"{choice.epochs:,}",
             f"{choice.share:.0%}",
             *map(_points, (choice.width_pct, choice.effect_width_pct, choice.regret_pct)),
@@ -49,8 +51,8 @@ def _print(plan: "Plan", study: "Study") -> None:
     console.print(
         f"Trials of each of {len(study.spaces)} spaces; epochs in all, and as a share of training so many networks "
         "fully. Width: of the 95 % interval of a space's mean error at the full budget, in points; effect: that of the "
-        "difference between two. Regret: points above the best network of the pilot. Widths at other numbers of trials "
-        "than the study's are scaled by the square root of the number; a dash where the regret was not replayed. "
+        "difference between two. Regret: points above the best network of the pilot. An asterisk: more or fewer trials "
+        "than were replayed; widths are scaled by the square root of their number, and the regret is not known. "
         f"{plan.num_repetitions} sweeps replayed for each design.",
         style="dim",
     )
@@ -60,7 +62,7 @@ def _print(plan: "Plan", study: "Study") -> None:
             soft_wrap=True,
         )
     for choice in plan.chosen:
-        console.print(f"\n# {choice.wish}\n{toml_of(choice)}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"\n# {choice.wish}\n{toml_of(choice)}", end="", highlight=False, markup=False, soft_wrap=True)
 
 
 def _design_text(choice: "Choice") -> str:

@@ -5,9 +5,10 @@ tried, beside what the study says and what training all networks fully would tak
 
 Each design of a coarse grid (reduction factor, grace period, audit fraction) is replayed at half, once and twice the
 study's trials, all on the same draws. Widths are those of the intervals that a sweep prints, of the model-assisted
-mean at the full budget, in the space where it is widest; they are measured at the study's number of trials and scaled
-by the square root of the number where another is wanted, which holds for a lottery of more than a few networks. Regret
-follows no such law: it is interpolated between the numbers that were replayed, and never extrapolated.
+mean at the full budget, in the space where it is widest; where the estimates scatter more than their intervals say
+(few audited networks, errors with a heavy tail), that of intervals that would do. Widths and regret are interpolated
+between the numbers of trials that were replayed. Beyond them widths follow the square root of the number; regret
+follows no such law and is not extrapolated.
 """
 
 import math
@@ -21,7 +22,7 @@ import numpy as np
 from sweep.scheduling.accuracy import difference, places
 from sweep.scheduling.peers import METHODS, Design
 from sweep.scheduling.pools import Pool
-from sweep.scheduling.repetitions import ESTIMATORS, HIGH, LOW, Repetitions, repeat
+from sweep.scheduling.repetitions import ESTIMATORS, HIGH, LOW, VALUE, Repetitions, repeat
 from sweep.scheduling.simulate import known_pairs, processes_for
 from sweep.statistics.samples import Floats
 from sweep.studies import Study
@@ -36,6 +37,8 @@ FEWEST_TRIALS = 10  # of a space: fewer networks have no interval worth its name
 EXEMPT_NEEDED = 5  # networks of a space that the lottery must exempt on average, for the same reason
 
 _MODEL_ASSISTED = ESTIMATORS.index("model_assisted")
+_TINY = 1e-9  # a regret of 0 has no logarithm
+_NORMAL_REACH = 1.96  # standard errors on either side of an estimate, at 95 % confidence
 _NUM_WORKERS = 8  # of the virtual clock: they change who arrives first, and hardly anything that is asked here
 _WISHES = {
     "width": "{:g} points wide, of a mean",
@@ -54,27 +57,28 @@ class Wishes:
     regret: float | None = None
 
 
+BySize = dict[int, float]
+"""A number for each number of trials that was replayed, from few to many."""
+
+
 @dataclass(frozen=True)
 class Measured:
-    """A design as it was replayed, at the study's number of trials.
-
-    `epochs` of one network on average; `width_pct` and `effect_width_pct`, None without a lottery to make intervals
-    from; `regrets_pct` by number of trials, from few to many.
-    """
+    """A design as it was replayed. `epochs` of one network on average, at the study's number of trials; widths and
+    regrets in points, widths lacking where there is no lottery to make intervals from, or too small a one."""
 
     design: Design
     epochs: float
-    width_pct: float | None
-    effect_width_pct: float | None
-    regrets_pct: dict[int, float]
+    widths_pct: BySize
+    effect_widths_pct: BySize
+    regrets_pct: BySize
 
 
 @dataclass(frozen=True)
 class Choice:
     """A design for a wish, with `num_trials` of each space.
 
-    `epochs` in all; `share` of training so many networks fully. Widths and regret are those expected of it. `scaled`:
-    widths by the square-root law, because so many trials were not replayed.
+    `epochs` in all; `share` of training so many networks fully. Widths and regret are those expected of it.
+    `extrapolated`: so many trials were not replayed, and widths follow the square root of their number.
     """
 
     wish: str
@@ -85,13 +89,13 @@ class Choice:
     width_pct: float | None
     effect_width_pct: float | None
     regret_pct: float | None
-    scaled: bool
+    extrapolated: bool
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`choices`: what the study says, then the cheapest for each wish, and for all of them, each with its rival that
-    trains all networks fully. `unreachable`: wishes that no design tried can fulfil."""
+    """`choices`: what the study says, then the cheapest for each wish, and for all of them, each followed by its rival,
+    the design "none" that trains all networks fully. `unreachable`: wishes that no design tried can fulfil."""
 
     pilot: str
     spaces: list[str]
@@ -136,7 +140,7 @@ def plan_design(
             choices.append(min(found, key=lambda choice: choice.epochs))
         else:
             unreachable.append(name)
-        if rival := _least(f"{name}, all trained fully", full, wish, num_spaces):
+        if rival := _least(name, full, wish, num_spaces):
             choices.append(rival)
     return Plan(pilot, [pool.space for pool in pools], num_repetitions, choices, unreachable)
 
@@ -196,59 +200,57 @@ def _measured(
     seed: int,
     progress: Callable[[int], None],
 ) -> list[Measured]:
-    """Each design at all sizes; intervals at the study's size alone, for they take the most time."""
+    """Each design at all sizes."""
     sizes = [max(2, round(size * designs[0].num_trials)) for size in SIZES]
-    settings = {"num_repetitions": num_repetitions, "seed": seed}
-    processes = processes_for(num_repetitions * len(designs))
-
-    def tell(before: int, each: int) -> Callable[[int], None]:
-        return lambda done: progress(before + done * each)
-
+    each = num_repetitions * len(designs)
     by_size = {
         size: repeat(
             pools,
             [replace(design, num_trials=size) for design in designs],
-            estimators=("model_assisted",) if size == designs[0].num_trials else (),
+            num_repetitions=num_repetitions,
+            seed=seed,
+            estimators=("model_assisted",),
             quantities=("mean",),
-            num_processes=processes,
-            progress=tell(number * num_repetitions * len(designs), len(designs)),
-            **settings,
+            num_processes=processes_for(each),
+            progress=lambda done, before=number * each: progress(before + done * len(designs)),
         )
         for number, size in enumerate(sizes)
     }
-    best = np.array([pool.best_pct for pool in pools])
-    pairs = known_pairs([pool.space for pool in pools]) or list(combinations([pool.space for pool in pools], 2))
     return [
-        _measure(
-            design,
-            by_size[design.num_trials][number],
-            {size: float((found[number].found_pct - best).mean()) for size, found in by_size.items()},
-            [places(pools, *pair) for pair in pairs],
-        )
+        _measure(pools, design, {size: found[number] for size, found in by_size.items()})
         for number, design in enumerate(designs)
     ]
 
 
-def _measure(
-    design: Design, found: Repetitions, regrets_pct: dict[int, float], pairs: Sequence[tuple[int, int]]
-) -> Measured:
-    means = found.estimates[:, :, _MODEL_ASSISTED, 0]  # R × S × (value, standard error, low, high)
-    effects = [difference(means[:, without], means[:, with_]) for without, with_ in pairs]
+def _measure(pools: Sequence[Pool], design: Design, by_size: dict[int, Repetitions]) -> Measured:
+    best, truths = np.array([pool.best_pct for pool in pools]), [pool.mean_pct for pool in pools]
+    names = [pool.space for pool in pools]
+    pairs = [places(pools, *pair) for pair in known_pairs(names) or combinations(names, 2)]
+    widths, effect_widths = {}, {}
+    for size, found in by_size.items():
+        means = found.estimates[:, :, _MODEL_ASSISTED, 0]  # R × S × (value, standard error, low, high)
+        effects = [difference(means[:, a], means[:, b]) for a, b in pairs]
+        widths[size] = _width([means[:, space] for space in range(len(pools))], truths)
+        effect_widths[size] = _width(effects, [truths[b] - truths[a] for a, b in pairs])
     return Measured(
         design=design,
-        epochs=float(found.epochs.mean() / design.num_trials),
-        width_pct=_width([means[:, space] for space in range(means.shape[1])]),
-        effect_width_pct=_width(effects),
-        regrets_pct=regrets_pct,
+        epochs=float(by_size[design.num_trials].epochs.mean() / design.num_trials),
+        widths_pct={size: width for size, width in widths.items() if width is not None},
+        effect_widths_pct={size: width for size, width in effect_widths.items() if width is not None},
+        regrets_pct={size: float((found.found_pct - best).mean()) for size, found in by_size.items()},
     )
 
 
-def _width(estimates: Sequence[Floats]) -> float | None:
-    """The mean width of the intervals, where it is the largest; None where one in twenty sweeps has none."""
-    widths = np.array([found[:, HIGH] - found[:, LOW] for found in estimates])
-    if widths.size == 0 or np.isnan(widths).mean() > 0.05:
-        return None
-    return float(np.nanmean(widths, axis=1).max())
+def _width(estimates: Sequence[Floats], truths: Sequence[float]) -> float | None:
+    """The mean width of the intervals, or of those that would do, where it is the largest; None where one in twenty
+    sweeps has none."""
+    widths = []
+    for found, truth in zip(estimates, truths):
+        if np.isnan(found[:, VALUE]).mean() > 0.05:
+            return None
+        scatter = math.sqrt(float(np.nanmean((found[:, VALUE] - truth) ** 2)))
+        widths.append(max(float(np.nanmean(found[:, HIGH] - found[:, LOW])), 2 * _NORMAL_REACH * scatter))
+    return max(widths, default=None)
 
 
 # -- choosing --------------------------------------------------------------------------------------------------------
@@ -267,56 +269,59 @@ def _wished(wishes: Wishes) -> list[tuple[str, Wishes]]:
 def _least(name: str, measured: Measured, wish: Wishes, num_spaces: int) -> Choice | None:
     """The design with as few trials as fulfil the wish; None where none do."""
     needed = [
-        _trials_for_width(measured, measured.width_pct, wish.width),
-        _trials_for_width(measured, measured.effect_width_pct, wish.effect_width),
-        _trials_for_regret(measured, wish.regret),
+        _fewest(measured.widths_pct, wish.width, by_square_root=True),
+        _fewest(measured.effect_widths_pct, wish.effect_width, by_square_root=True),
+        _fewest(measured.regrets_pct, wish.regret, by_square_root=False),
     ]
-    if None in needed:
+    found = [num for num in needed if num is not None]
+    if len(found) < len(needed):
         return None
-    return _choice(name, measured, max(FEWEST_TRIALS, *(num for num in needed if num is not None)), num_spaces)
+    design, wants_interval = measured.design, wish.width is not None or wish.effect_width is not None
+    if wants_interval and design.scheduler != "none":
+        found.append(math.ceil(EXEMPT_NEEDED / design.audit_fraction))
+    return _choice(name, measured, max(FEWEST_TRIALS, *found), num_spaces)
 
 
-def _trials_for_width(measured: Measured, width: float | None, wished: float | None) -> int | None:
+def _fewest(measured: BySize, wished: float | None, *, by_square_root: bool) -> int | None:
+    """The fewest trials that bring what was measured down to what is wished; None where none are known to.
+
+    Between two numbers of trials that were replayed a power law joins them.
+    """
     if wished is None:
         return 0
-    if width is None:
+    before = None
+    for size, found in measured.items():
+        if found <= wished:
+            if before is not None:
+                share = math.log(measured[before] / wished) / math.log(measured[before] / found)
+                return math.ceil(before * (size / before) ** share)
+            return math.ceil(size * (found / wished) ** 2) if by_square_root else size
+        before = size
+    return math.ceil(before * (measured[before] / wished) ** 2) if by_square_root and before is not None else None
+
+
+def _expected(measured: BySize, num_trials: int, *, by_square_root: bool) -> float | None:
+    """With so many trials; the other way round than `_fewest`."""
+    sizes = list(measured)
+    if not sizes or not (by_square_root or sizes[0] <= num_trials <= sizes[-1]):
         return None
-    design = measured.design
-    num = math.ceil(design.num_trials * (width / wished) ** 2)
-    if design.scheduler == "none":
-        return num
-    return max(num, math.ceil(EXEMPT_NEEDED / design.audit_fraction))
-
-
-def _trials_for_regret(measured: Measured, wished: float | None) -> int | None:
-    """By linear interpolation in the logarithm of the number of trials."""
-    if wished is None:
-        return 0
-    sizes = list(measured.regrets_pct)
-    for size in sizes:
-        if measured.regrets_pct[size] <= wished:
-            if size == sizes[0]:
-                return size
-            before = sizes[sizes.index(size) - 1]
-            high, low = measured.regrets_pct[before], measured.regrets_pct[size]
-            return math.ceil(before * (size / before) ** ((high - wished) / (high - low)))
-    return None
+    nearest = min(max(num_trials, sizes[0]), sizes[-1])
+    logs = np.log(np.maximum(list(measured.values()), _TINY))
+    found = math.exp(float(np.interp(math.log(nearest), np.log(sizes), logs)))
+    return found * math.sqrt(nearest / num_trials)
 
 
 def _choice(name: str, measured: Measured, num_trials: int, num_spaces: int) -> Choice:
-    design, sizes = measured.design, list(measured.regrets_pct)
-    scale = math.sqrt(design.num_trials / num_trials)
-    regret = None
-    if sizes[0] <= num_trials <= sizes[-1]:
-        regret = float(np.interp(math.log(num_trials), np.log(sizes), list(measured.regrets_pct.values())))
+    design = measured.design
+    sizes = list(measured.regrets_pct)
     return Choice(
         wish=name,
         design=design,
         num_trials=num_trials,
         epochs=round(measured.epochs * num_trials * num_spaces),
         share=measured.epochs / design.max_epochs,
-        width_pct=None if measured.width_pct is None else measured.width_pct * scale,
-        effect_width_pct=None if measured.effect_width_pct is None else measured.effect_width_pct * scale,
-        regret_pct=regret,
-        scaled=num_trials != design.num_trials,
+        width_pct=_expected(measured.widths_pct, num_trials, by_square_root=True),
+        effect_width_pct=_expected(measured.effect_widths_pct, num_trials, by_square_root=True),
+        regret_pct=_expected(measured.regrets_pct, num_trials, by_square_root=False),
+        extrapolated=not sizes[0] <= num_trials <= sizes[-1],
     )
