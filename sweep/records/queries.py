@@ -33,6 +33,20 @@ class Queries:
             " AND outcome IN ('pending', 'running', 'paused')"
         ).fetchall()
 
+    def num_never_begun(self, outcome: str) -> int:
+        """How many trials have this outcome, and were never started."""
+        return self._db.execute(
+            "SELECT count(*) FROM trials WHERE outcome = ? AND attempts = 0", (outcome,)
+        ).fetchone()[0]
+
+    def num_on_their_way(self, num_trials: int, epoch: int) -> int:
+        """How many of the first `num_trials` in launch order have neither ended nor trained for `epoch` epochs."""
+        return self._db.execute(
+            "SELECT count(*) FROM trials WHERE outcome IN ('pending', 'running', 'paused') AND launch_order < ?"
+            " AND NOT EXISTS (SELECT 1 FROM epochs WHERE epochs.trial_id = trials.trial_id AND epoch = ?)",
+            (num_trials, epoch),
+        ).fetchone()[0]
+
     def has_open_places(self) -> bool:
         """Whether some decision on an arrival is still to come."""
         return self._db.execute("SELECT 1 FROM decisions WHERE would_stop IS NULL LIMIT 1").fetchone() is not None

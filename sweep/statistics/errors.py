@@ -63,10 +63,11 @@ def shared_rung(tables: Tables, scale: str) -> int:
     outcome = pc.field("outcome")
     trained = trials.filter(outcome.isin(["completed", "stopped"]))["epochs_trained"].to_pylist()
     unfinished = trials.filter(outcome.isin(["pending", "running", "paused"])).num_rows
-    return min(trained + ([_first_rung(study_of(tables))] if unfinished or not trained else []))
+    return min(trained + ([first_rung(study_of(tables))] if unfinished or not trained else []))
 
 
-def _first_rung(study: Study) -> int:
+def first_rung(study: Study) -> int:
+    """The fewest epochs after which a trial may be stopped, or the full budget."""
     return min((*study.stopping.rungs, study.stopping.max_epochs))
 
 

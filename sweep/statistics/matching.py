@@ -25,7 +25,8 @@ networks there are, the more strata they are cut into. All networks compared rea
 
 import numpy as np
 
-from sweep.statistics.bootstrap import Floats, Stratum
+from sweep.statistics.bootstrap import Stratum
+from sweep.statistics.samples import Complete, Floats
 
 NETWORKS_PER_STRATUM, MAX_STRATA = 8, 10
 _FEWEST = 2  # of each space in a stratum: one has no variance
@@ -56,4 +57,4 @@ def matched(
     cells = [(without[place_without == k], with_[place_with == k]) for k in range(num_strata)]
     kept = [cell for cell in cells if min(map(len, cell)) >= _FEWEST]
     overlaps = [len(a) * len(b) / (len(a) + len(b)) for a, b in kept]
-    return [Stratum(a, b, overlap / sum(overlaps)) for (a, b), overlap in zip(kept, overlaps)]
+    return [Stratum(Complete(a), Complete(b), overlap / sum(overlaps)) for (a, b), overlap in zip(kept, overlaps)]

@@ -12,7 +12,7 @@ the comparisons of DDS, sections 3.2 (AnyNet A to E) and 3.3 (RegNet), with what
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -39,6 +39,8 @@ from sweep.statistics.matching import matched
 from sweep.studies.study import Match
 
 Decision = Literal["helps", "free", "hurts", "undecided"]
+Key = tuple[str, str, str]
+"""The space without a rule, the one with it, and the scale."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,9 @@ class Verdict:
     this rule alone; `p_value` belongs to it, `p_holm` is corrected for all comparisons of the sweep and decides. So an
     interval may exclude 0, or lie within ±`margin_pct`, and the verdict still be undecided. `trials_to_decide`
     further trials in each space would decide if effect and spread stayed as seen. None where the data cannot say.
+
+    Of a sweep that is judged while it runs (sweep/statistics/looks.py) `looks_taken` were taken so far, and
+    `decided_at_look` tells which decided; p-values and interval are then those of all looks together. None of others.
 
     Of `n_without` and `n_with` networks at this budget, `num_matched_without` and `num_matched_with` are compared: all
     if `matched_on` is "none", else those with counterparts of like flops, params or activations
@@ -80,6 +85,8 @@ class Verdict:
     num_matched_without: int
     num_matched_with: int
     share_outside: float | None
+    looks_taken: int | None
+    decided_at_look: int | None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, in the order of the fields."""
@@ -100,11 +107,49 @@ class _Sample:
 
 
 @dataclass(frozen=True)
-class _Comparison:
+class Comparison:
     """A sample compared, before the correction; `difference` is None where the data cannot say."""
 
     sample: _Sample
     difference: StudentisedDifference | None
+
+    @property
+    def key(self) -> Key:
+        return self.sample.pair.space_without, self.sample.pair.space_with, self.sample.scale
+
+    @property
+    def effect_pct(self) -> float | None:
+        without, with_ = self.means_pct
+        return None if without is None or with_ is None else with_ - without
+
+    @property
+    def means_pct(self) -> tuple[float | None, float | None]:
+        """Without the rule and with it, weighted as the strata are."""
+        strata = self.sample.strata
+        return _mean([(s.without, s.weight) for s in strata]), _mean([(s.with_, s.weight) for s in strata])
+
+    def p_values(self, margin_pct: float) -> tuple[float, float]:
+        """Of no difference, and of one beyond the margin; both 1 where the data cannot say."""
+        if self.difference is None:
+            return 1.0, 1.0
+        return self.difference.p_value(), self.difference.p_equivalence(margin_pct)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a comparison is judged by, before the correction: the p-values of no difference and of one beyond the
+    margin, and the confidence of the interval that goes with them, None where there is none to give.
+
+    The others are of a sweep that is judged while it runs; `is_spent`: further trials could decide nothing any more.
+    """
+
+    p_different: float
+    p_equivalent: float
+    confidence: float | None
+    looks_taken: int | None = None
+    look_different: int | None = None
+    look_equivalent: int | None = None
+    is_spent: bool = False
 
 
 def judge(
@@ -117,15 +162,42 @@ def judge(
     seed: int,
     match: Match = "none",
     match_strata: int = 0,
+    evidence_of: Callable[[Comparison], Evidence] | None = None,
 ) -> list[Verdict]:
     """A verdict for each scale and each rule between two spaces of the study, scale by scale.
 
     `rung_epochs` None compares at each scale's shared rung. A lower one may be asked for; a higher one is refused,
     because only survivors are there. `match` compares networks of like complexity, in `match_strata` strata (0: as many
     as there are networks for). More than `num_bootstrap` resamples are drawn where the correction needs them;
-    otherwise the interval of a pair of spaces does not depend on what else the study holds. Raises `ValueError`
-    naming the argument, its value and the remedy.
+    otherwise the interval of a pair of spaces does not depend on what else the study holds. `evidence_of` a comparison
+    is what it shows by itself unless given. Raises `ValueError` naming the argument, its value and the remedy.
     """
+    _check(margin_pct=margin_pct, match=match, match_strata=match_strata)
+    study = study_of(tables)
+    comparisons = compare_all(
+        tables,
+        rungs={scale.name: _rung_to_judge(tables, scale.name, rung_epochs) for scale in study.scale},
+        confidence=confidence,
+        num_bootstrap=num_bootstrap,
+        seed=seed,
+        match=match,
+        match_strata=match_strata,
+    )
+    evidence = [
+        evidence_of(comparison) if evidence_of else Evidence(*comparison.p_values(margin_pct), confidence)
+        for comparison in comparisons
+    ]
+    p_holm, p_equivalence_holm = (
+        holm([e.p_different for e in evidence]),
+        holm([e.p_equivalent for e in evidence]),
+    )
+    return [
+        _verdict(*row, num_comparisons=len(comparisons), margin_pct=margin_pct, confidence=confidence)
+        for row in zip(comparisons, evidence, p_holm, p_equivalence_holm)
+    ]
+
+
+def _check(*, margin_pct: float, match: str, match_strata: int) -> None:
     if not margin_pct >= 0:
         raise ValueError(f"margin_pct: {margin_pct} is no margin; give points of error, 0 or more, such as 0.5")
     if match not in get_args(Match):
@@ -134,39 +206,30 @@ def judge(
         raise ValueError(
             f"match_strata: {match_strata} is no number of strata; give 1 or more, or 0 for as many as fit"
         )
-    study = study_of(tables)
-    pairs = rule_pairs(study.design_spaces)
-    num_comparisons = len(pairs) * len(study.scale)
-    num_bootstrap = max(num_bootstrap, _fewest_resamples(confidence, num_comparisons))
-    rungs = {scale.name: _rung_to_judge(tables, scale.name, rung_epochs) for scale in study.scale}
-    comparisons = [
-        _compare(sample, confidence=confidence, num_bootstrap=num_bootstrap, seed=seed)
+
+
+def compare_all(
+    tables: Tables,
+    *,
+    rungs: Mapping[str, int],
+    confidence: float,
+    num_bootstrap: int,
+    seed: int,
+    match: Match,
+    match_strata: int,
+) -> list[Comparison]:
+    """Each pair of spaces that differ by a rule, at each scale of `rungs` after so many epochs, scale by scale.
+
+    More than `num_bootstrap` resamples are drawn where the correction needs them.
+    """
+    pairs = rule_pairs(study_of(tables).design_spaces)
+    num_bootstrap = max(num_bootstrap, _fewest_resamples(confidence, len(pairs) * len(rungs)))
+    return [
+        compare(sample, confidence=confidence, num_bootstrap=num_bootstrap, seed=seed)
         for scale, rung in rungs.items()
         for pair in pairs
         for sample in [_sample(tables, pair, scale, rung, match=match, match_strata=match_strata)]
     ]
-    p_different = [c.difference.p_value() if c.difference else 1.0 for c in comparisons]
-    p_equivalent = [c.difference.p_equivalence(margin_pct) if c.difference else 1.0 for c in comparisons]
-    corrected = zip(comparisons, p_different, holm(p_different), holm(p_equivalent))
-    return [
-        _verdict(*row, num_comparisons=num_comparisons, margin_pct=margin_pct, confidence=confidence)
-        for row in corrected
-    ]
-
-
-def judge_study(tables: Tables) -> list[Verdict]:
-    """Judge as the study of the tables wants it judged."""
-    study = study_of(tables)
-    judging = study.judging
-    return judge(
-        tables,
-        margin_pct=judging.margin_pct,
-        confidence=judging.confidence,
-        num_bootstrap=judging.num_bootstrap,
-        seed=study.seed,
-        match=judging.match,
-        match_strata=judging.match_strata,
-    )
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -246,7 +309,8 @@ def _sample(
     return _Sample(pair, scale, rung_epochs, len(without), len(with_), match, strata)
 
 
-def _compare(sample: _Sample, *, confidence: float, num_bootstrap: int, seed: int) -> _Comparison:
+def compare(sample: _Sample, *, confidence: float, num_bootstrap: int, seed: int) -> Comparison:
+    """By `num_bootstrap` resamples; too few networks for an interval at `confidence` show nothing."""
     pair, scale = sample.pair, sample.scale
     # Seeded by what is compared, not by its place in the list: another space in the study leaves it as it is.
     key = zlib.crc32("\0".join((pair.space_without, pair.space_with, scale)).encode())
@@ -254,12 +318,12 @@ def _compare(sample: _Sample, *, confidence: float, num_bootstrap: int, seed: in
     difference = studentised_difference(sample.strata, num_bootstrap=num_bootstrap, rng=rng)
     if difference is not None and not all(map(math.isfinite, difference.interval(confidence))):
         difference = None
-    return _Comparison(sample, difference)
+    return Comparison(sample, difference)
 
 
 def _verdict(
-    comparison: _Comparison,
-    p_value: float,
+    comparison: Comparison,
+    evidence: Evidence,
     p_holm: float,
     p_equivalence_holm: float,
     *,
@@ -269,10 +333,9 @@ def _verdict(
 ) -> Verdict:
     sample, difference = comparison.sample, comparison.difference
     strata = sample.strata
-    mean_without = _mean([(s.without, s.weight) for s in strata])
-    mean_with = _mean([(s.with_, s.weight) for s in strata])
-    effect = None if mean_without is None or mean_with is None else mean_with - mean_without
-    low, high = difference.interval(confidence) if difference else (None, None)
+    mean_without, mean_with = comparison.means_pct
+    effect = comparison.effect_pct
+    low, high = difference.interval(evidence.confidence) if difference and evidence.confidence else (None, None)
     decision = _decide(effect, p_holm, p_equivalence_holm, significance(confidence))
     missing = (
         trials_to_decide(
@@ -283,9 +346,10 @@ def _verdict(
             confidence=confidence,
             num_comparisons=num_comparisons,
         )
-        if difference and decision == "undecided"
+        if difference and decision == "undecided" and not evidence.is_spent
         else None
     )
+    can_say = difference is not None and evidence.looks_taken != 0
     num_matched = sum(len(s.without) for s in strata), sum(len(s.with_) for s in strata)
     num = sample.n_without + sample.n_with
     return Verdict(
@@ -303,8 +367,8 @@ def _verdict(
         ci_low_pct=low,
         ci_high_pct=high,
         confidence=confidence,
-        p_value=p_value if difference else None,
-        p_holm=p_holm if difference else None,
+        p_value=evidence.p_different if can_say else None,
+        p_holm=p_holm if can_say else None,
         margin_pct=margin_pct,
         verdict=decision,
         trials_to_decide=missing,
@@ -312,6 +376,8 @@ def _verdict(
         num_matched_without=num_matched[0],
         num_matched_with=num_matched[1],
         share_outside=(num - sum(num_matched)) / num if num else None,
+        looks_taken=evidence.looks_taken,
+        decided_at_look=_look_of(evidence, decision),
     )
 
 
@@ -319,6 +385,12 @@ def _decide(effect: float | None, p_holm: float, p_equivalence_holm: float, alph
     if effect is not None and p_holm < alpha:
         return "helps" if effect < 0 else "hurts"
     return "free" if p_equivalence_holm < alpha else "undecided"
+
+
+def _look_of(evidence: Evidence, decision: Decision) -> int | None:
+    if decision == "undecided":
+        return None
+    return evidence.look_equivalent if decision == "free" else evidence.look_different
 
 
 def _mean(weighted: Sequence[tuple[Floats, float]]) -> float | None:

@@ -40,6 +40,8 @@ CONTRACT = [
     "num_matched_without",
     "num_matched_with",
     "share_outside",
+    "looks_taken",
+    "decided_at_look",
 ]
 
 
