@@ -51,8 +51,8 @@ def _print(plan: "Plan", study: "Study") -> None:
     console.print(
         f"Trials of each of {len(study.spaces)} spaces; epochs in all, and as a share of training so many networks "
         "fully. Width: of the 95 % interval of a space's mean error at the full budget, in points; effect: that of the "
-        "difference between two. Regret: points above the best network of the pilot. An asterisk: more or fewer trials "
-        "than were replayed; widths are scaled by the square root of their number, and the regret is not known. "
+        "difference between two. Regret: points above the best network of the pilot. An asterisk: more trials than "
+        "were replayed; widths are scaled by the square root of their number, and the regret is not known. "
         f"{plan.num_repetitions} sweeps replayed for each design.",
         style="dim",
     )

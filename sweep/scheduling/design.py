@@ -3,12 +3,12 @@
 In: a pilot's complete curves (pools.py), a study, wishes. Out: a `Plan`: for each wish the cheapest of the designs
 tried, beside what the study says and what training all networks fully would take.
 
-Each design of a coarse grid (reduction factor, grace period, audit fraction) is replayed at half, once and twice the
-study's trials, all on the same draws. Widths are those of the intervals that a sweep prints, of the model-assisted
-mean at the full budget, in the space where it is widest; where the estimates scatter more than their intervals say
-(few audited networks, errors with a heavy tail), that of intervals that would do. Widths and regret are interpolated
-between the numbers of trials that were replayed. Beyond them widths follow the square root of the number; regret
-follows no such law and is not extrapolated.
+Each design of a coarse grid (reduction factor, grace period, audit fraction) is replayed at a quarter, half, once and
+twice the study's trials, all on the same draws. Widths are those of the intervals that a sweep prints, of the model-
+assisted mean at the full budget, in the space where it is widest; where the estimates scatter more than their
+intervals say (few audited networks, errors with a heavy tail), that of intervals that would do. Widths and regret are
+interpolated between the numbers of trials that were replayed. For more trials widths follow the square root of the
+number; regret follows no such law and is not extrapolated.
 """
 
 import math
@@ -30,7 +30,7 @@ from sweep.studies import Study
 REDUCTION_FACTORS = (2, 3, 4)
 GRACE_EPOCHS = (1, 2, 4)
 AUDIT_FRACTIONS = (0.0, 0.05, 0.1, 0.2, 0.4)
-SIZES = (0.5, 1.0, 2.0)  # times the study's trials
+SIZES = (0.25, 0.5, 1.0, 2.0)  # times the study's trials
 # The mean width of so many intervals is known within a few percent, and regret well enough to rank designs by.
 NUM_REPETITIONS = 40
 FEWEST_TRIALS = 10  # of a space: fewer networks have no interval worth its name
@@ -78,7 +78,7 @@ class Choice:
     """A design for a wish, with `num_trials` of each space.
 
     `epochs` in all; `share` of training so many networks fully. Widths and regret are those expected of it.
-    `extrapolated`: so many trials were not replayed, and widths follow the square root of their number.
+    `extrapolated`: it is more trials than were replayed, and widths follow the square root of their number.
     """
 
     wish: str
@@ -203,6 +203,10 @@ def _measured(
     """Each design at all sizes."""
     sizes = [max(2, round(size * designs[0].num_trials)) for size in SIZES]
     each = num_repetitions * len(designs)
+
+    def tell(before: int) -> Callable[[int], None]:
+        return lambda done: progress(before + done * len(designs))
+
     by_size = {
         size: repeat(
             pools,
@@ -212,7 +216,7 @@ def _measured(
             estimators=("model_assisted",),
             quantities=("mean",),
             num_processes=processes_for(each),
-            progress=lambda done, before=number * each: progress(before + done * len(designs)),
+            progress=tell(number * each),
         )
         for number, size in enumerate(sizes)
     }
@@ -242,14 +246,14 @@ def _measure(pools: Sequence[Pool], design: Design, by_size: dict[int, Repetitio
 
 
 def _width(estimates: Sequence[Floats], truths: Sequence[float]) -> float | None:
-    """The mean width of the intervals, or of those that would do, where it is the largest; None where one in twenty
-    sweeps has none."""
+    """Of the intervals in half the sweeps, or of those that would do, where it is the largest; None where one sweep in
+    twenty has none."""
     widths = []
     for found, truth in zip(estimates, truths):
         if np.isnan(found[:, VALUE]).mean() > 0.05:
             return None
         scatter = math.sqrt(float(np.nanmean((found[:, VALUE] - truth) ** 2)))
-        widths.append(max(float(np.nanmean(found[:, HIGH] - found[:, LOW])), 2 * _NORMAL_REACH * scatter))
+        widths.append(max(float(np.nanmedian(found[:, HIGH] - found[:, LOW])), 2 * _NORMAL_REACH * scatter))
     return max(widths, default=None)
 
 
@@ -292,10 +296,10 @@ def _fewest(measured: BySize, wished: float | None, *, by_square_root: bool) -> 
     before = None
     for size, found in measured.items():
         if found <= wished:
-            if before is not None:
-                share = math.log(measured[before] / wished) / math.log(measured[before] / found)
-                return math.ceil(before * (size / before) ** share)
-            return math.ceil(size * (found / wished) ** 2) if by_square_root else size
+            if before is None:
+                return size
+            share = math.log(measured[before] / wished) / math.log(measured[before] / max(found, _TINY))
+            return math.ceil(before * (size / before) ** share)
         before = size
     return math.ceil(before * (measured[before] / wished) ** 2) if by_square_root and before is not None else None
 
@@ -303,9 +307,9 @@ def _fewest(measured: BySize, wished: float | None, *, by_square_root: bool) -> 
 def _expected(measured: BySize, num_trials: int, *, by_square_root: bool) -> float | None:
     """With so many trials; the other way round than `_fewest`."""
     sizes = list(measured)
-    if not sizes or not (by_square_root or sizes[0] <= num_trials <= sizes[-1]):
+    if not sizes or num_trials < sizes[0] or (num_trials > sizes[-1] and not by_square_root):
         return None
-    nearest = min(max(num_trials, sizes[0]), sizes[-1])
+    nearest = min(num_trials, sizes[-1])
     logs = np.log(np.maximum(list(measured.values()), _TINY))
     found = math.exp(float(np.interp(math.log(nearest), np.log(sizes), logs)))
     return found * math.sqrt(nearest / num_trials)
@@ -313,7 +317,6 @@ def _expected(measured: BySize, num_trials: int, *, by_square_root: bool) -> flo
 
 def _choice(name: str, measured: Measured, num_trials: int, num_spaces: int) -> Choice:
     design = measured.design
-    sizes = list(measured.regrets_pct)
     return Choice(
         wish=name,
         design=design,
@@ -323,5 +326,5 @@ def _choice(name: str, measured: Measured, num_trials: int, num_spaces: int) -> 
         width_pct=_expected(measured.widths_pct, num_trials, by_square_root=True),
         effect_width_pct=_expected(measured.effect_widths_pct, num_trials, by_square_root=True),
         regret_pct=_expected(measured.regrets_pct, num_trials, by_square_root=False),
-        extrapolated=not sizes[0] <= num_trials <= sizes[-1],
+        extrapolated=num_trials > max(measured.regrets_pct),
     )

@@ -13,11 +13,10 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sweep.records import Journal, find_run, from_journal
 from sweep.records.journal import UNFINISHED
-from sweep.statistics.cohorts import Cohort, cohorts_of
+from sweep.statistics.cohorts import Cohort, Ints, cohorts_of
 from sweep.statistics.effects import quantile
 from sweep.statistics.reading import read_curves
 from sweep.statistics.samples import Complete, Floats
@@ -57,7 +56,7 @@ class Pool:
         errors = self.cohort.final_errors
         return quantile([(float(self.chances[one].sum()), Complete(errors[one])) for one in alike], tau)
 
-    def drawn(self, chance: Floats) -> NDArray[np.int64]:
+    def drawn(self, chance: Floats) -> Ints:
         """Places of networks, drawn with replacement by numbers that are uniform in [0, 1)."""
         return np.searchsorted(self._ends, chance, side="right")
 
@@ -169,8 +168,8 @@ def shortened(cohort: Cohort, max_epochs: int) -> Cohort:
     )
 
 
-def _epochs_text(epochs: Sequence[int]) -> str:
-    known = list(map(int, epochs))
+def _epochs_text(epochs: Ints) -> str:
+    known = epochs.tolist()
     if known == list(range(1, len(known) + 1)):
         return f"after 1 to {known[-1]} epochs"
     return f"after {', '.join(map(str, known))} epochs"

@@ -27,13 +27,12 @@ from statistics import NormalDist
 from typing import cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sweep.scheduling.peers import Design, schedule
 from sweep.scheduling.pools import Pool
 from sweep.scheduling.replay import Course, Trials, play
 from sweep.statistics.bootstrap import num_beyond
-from sweep.statistics.cohorts import Cohort
+from sweep.statistics.cohorts import Cohort, Ints
 from sweep.statistics.effects import quantile_interval
 from sweep.statistics.full_budget import FullBudget, Method, full_budget
 from sweep.statistics.samples import Complete, Floats, Sample
@@ -172,7 +171,7 @@ class _Draw:
     All S × n: `networks`, places in the pools; tickets of the `lottery` and of the `order`, uniform in [0, 1).
     """
 
-    networks: NDArray[np.int64]
+    networks: Ints
     lottery: Floats
     order: Floats
 
