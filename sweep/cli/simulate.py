@@ -160,7 +160,8 @@ def _print(found: "Simulation") -> None:
         "its mean is the truth. ± standard error of the simulation. Regret, bias and rmse (root mean square error) in "
         "points of the error at the full budget, over all spaces (each space: --json). Regret: the best network that "
         "finished against the best drawn. Fewer: as many networks, chosen at random and trained fully, as cost the "
-        "same. Holds: share of 95 % intervals that hold the truth.",
+        "same. Holds: share of 95 % intervals that hold the truth. In brackets: the share of sweeps with an estimate, "
+        "where some exempt fewer than two networks.",
         style="dim",
     )
 
@@ -225,7 +226,10 @@ def _estimators_table(found: "Simulation") -> Table:
         for estimator in _TITLES:
             cells = [_cells(design.accuracy(estimator, quantity)) for quantity in ("mean", "q10")]
             if cells[0]:
-                table.add_row(f"  {_TITLES[estimator]}", *(cell for row in cells for cell in row))
+                # A sweep with fewer than two audited networks has no estimate; the others speak for themselves alone.
+                share = design.accuracy(estimator, "mean").num / (found.num_repetitions * len(found.spaces))
+                lacking = "" if share == 1 else f" ({share:.1%})"
+                table.add_row(f"  {_TITLES[estimator]}{lacking}", *(cell for row in cells for cell in row))
     return table
 
 

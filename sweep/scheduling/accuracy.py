@@ -184,8 +184,8 @@ def places(pools: Sequence[Pool], without: str, with_: str) -> tuple[int, int]:
 def _accuracy(space: str | None, estimator: str, quantity: str, estimates: Floats, truth: Floats) -> Accuracy:
     """`estimates` (R × spaces × 4), `truth` (spaces)."""
     errors = estimates[..., VALUE] - truth
-    known = ~np.isnan(errors)
-    covered = np.where(known, (estimates[..., LOW] <= truth) & (truth <= estimates[..., HIGH]), np.nan)
+    known, low, high = ~np.isnan(errors), estimates[..., LOW], estimates[..., HIGH]
+    covered = np.where(np.isnan(low), np.nan, (low <= truth) & (truth <= high))
     if not known.any():
         return Accuracy(space, estimator, quantity, 0, *_NOTHING)
     return Accuracy(
@@ -196,7 +196,7 @@ def _accuracy(space: str | None, estimator: str, quantity: str, estimates: Float
         bias=figure(_over_spaces(errors)),
         rmse_pct=float(np.sqrt(np.nanmean(errors**2))),
         coverage=figure(_over_spaces(covered)),
-        width_pct=float(np.nanmean(estimates[..., HIGH] - estimates[..., LOW])),
+        width_pct=figure(_over_spaces(high - low)).value,
     )
 
 

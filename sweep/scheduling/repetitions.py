@@ -33,7 +33,7 @@ from sweep.scheduling.pools import Pool
 from sweep.scheduling.replay import Course, Trials, play
 from sweep.statistics.bootstrap import num_beyond
 from sweep.statistics.cohorts import Cohort, Ints
-from sweep.statistics.effects import quantile_interval
+from sweep.statistics.effects import quantile, quantile_interval
 from sweep.statistics.full_budget import FullBudget, Method, full_budget
 from sweep.statistics.samples import Complete, Floats, Sample
 
@@ -211,7 +211,7 @@ def _outcome(work: _Work, design: Design, draw: _Draw, rng: np.random.Generator)
         seen = _stopped(drawn, course, own, design)
         for place, estimator in enumerate(ESTIMATORS):
             sample = _sample(estimator, drawn, seen, num_fewer, design) if estimator in work.estimators else None
-            if sample is not None and sample.has_spread:
+            if sample is not None and len(sample.values):
                 _estimate(sample, work.quantities, rng, out=estimates[space, place])
     return Repetitions(
         epochs=epochs.astype(float),
@@ -298,11 +298,13 @@ def _stopped(drawn: Cohort, course: Course, own: slice, design: Design) -> Cohor
 
 
 def _estimate(sample: Sample, quantities: Sequence[str], rng: np.random.Generator, *, out: Floats) -> None:
-    """Value, standard error, low and high of each of the quantities, into `out`."""
+    """Value, standard error, low and high of each of the quantities, into `out`; of one network no interval."""
     for number, (quantity, tau) in enumerate(QUANTITIES.items()):
         if quantity not in quantities:
             continue
-        if tau is None:
+        if not sample.has_spread:
+            out[number, VALUE] = sample.mean if tau is None else quantile([(1.0, sample)], tau)
+        elif tau is None:
             out[number] = _mean(sample, rng)
         else:
             value, low, high = quantile_interval([(1.0, sample)], tau, confidence=CONFIDENCE)

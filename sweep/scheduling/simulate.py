@@ -71,6 +71,7 @@ def simulate(
         raise ValueError(f"repetitions: {num_repetitions} say nothing of chance; give 2 or more, better 1000")
     if cost is not None and not 0 < cost <= 1:
         raise ValueError(f"cost: {cost} is no share of full training; give a number above 0, at most 1")
+    _check_rungs(pools, designs)
     names = [pool.space for pool in pools]
     pairs = known_pairs(names) if pairs is None else pairs
     for space in (space for pair in pairs for space in pair):
@@ -96,6 +97,19 @@ def simulate(
             for design, found in zip(designs, repetitions)
         ],
     )
+
+
+def _check_rungs(pools: Sequence[Pool], designs: Sequence[Design]) -> None:
+    """Curves may have been recorded at some epochs only."""
+    for design in designs:
+        for pool in pools:
+            missing = sorted(set(design.rungs) - set(pool.cohort.epochs.tolist()))
+            if missing:
+                raise ValueError(
+                    f"scheduler: {design.scheduler!r} with grace {design.grace_epochs} and eta "
+                    f"{design.reduction_factor} judges after {missing[0]} epochs, where the curves of {pool.space} hold "
+                    "no error; change --grace or --eta, or record every epoch"
+                )
 
 
 def known_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
