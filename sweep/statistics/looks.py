@@ -32,9 +32,10 @@ from sweep.records import Tables
 from sweep.records.journal import CANCELLED, PAUSED, PENDING, RUNNING, UNFINISHED
 from sweep.spaces import rule_pairs
 from sweep.statistics.bootstrap import significance
+from sweep.statistics.comparisons import Comparison, Key, compare
 from sweep.statistics.errors import first_rung, study_of
 from sweep.statistics.sequential import nominal_p, sequential_p
-from sweep.statistics.verdicts import Comparison, Evidence, Key, Verdict, compare, compare_all, holm, judge
+from sweep.statistics.verdicts import Evidence, Terms, Verdict, compare_all, contrasts_at, holm, judge
 from sweep.studies import Study
 
 # A boundary far out asks for many resamples; beyond so many, a look that they do not reach decides nothing.
@@ -236,18 +237,11 @@ def _telling(looks: Iterable[Look]) -> list[Look]:
 def _comparisons(first: Tables, study: Study, demanded: float) -> list[Comparison]:
     """With more resamples where the usual number has none beyond, and could have none beyond the boundary either."""
     judging = study.judging
-    found = compare_all(
-        first,
-        rungs={scale.name: first_rung(study) for scale in study.scale},
-        confidence=judging.confidence,
-        num_bootstrap=judging.num_bootstrap,
-        seed=study.seed,
-        match=judging.match,
-        match_strata=judging.match_strata,
-    )
+    terms = Terms.of(study)
+    found = compare_all(contrasts_at(first, {scale.name: first_rung(study) for scale in study.scale}, terms), terms)
     num = _resamples_for(demanded)
     return [
-        compare(one.sample, confidence=judging.confidence, num_bootstrap=num, seed=study.seed)
+        compare(one.contrast, confidence=judging.confidence, num_bootstrap=num, seed=study.seed)
         if _lacks_resamples(one, num, judging.margin_pct)
         else one
         for one in found
@@ -265,11 +259,11 @@ def _lacks_resamples(comparison: Comparison, num: int, margin_pct: float) -> boo
 
 
 def _compared(comparison: Comparison, study: Study) -> Compared:
-    sample = comparison.sample
+    contrast = comparison.contrast
     return Compared(
         *comparison.key,
-        sample.n_without,
-        sample.n_with,
+        contrast.n_without,
+        contrast.n_with,
         comparison.effect_pct,
         *comparison.p_values(study.judging.margin_pct),
     )

@@ -18,11 +18,22 @@ NORMAL_ABOVE = 3_000
 
 
 class Sample(Protocol):
-    """`values` (k,) are errors that are known, `weights` (k,) what each counts; they sum to 1. `num` networks in all."""
+    """Networks of a space at one budget."""
 
-    num: int
-    values: Floats
-    weights: Floats
+    @property
+    def num(self) -> int:
+        """How many networks it speaks of."""
+        ...
+
+    @property
+    def values(self) -> Floats:
+        """(k,): the errors that are known, in percent."""
+        ...
+
+    @property
+    def weights(self) -> Floats:
+        """(k,): what each of them counts; they sum to 1."""
+        ...
 
     @property
     def has_spread(self) -> bool:
