@@ -14,13 +14,15 @@ if TYPE_CHECKING:
 def plan_by_pilot(study: "Study", pilot: str, wishes: dict[str, float | None], *, as_json: bool) -> None:
     """`wishes` by name, as in `design.Wishes`."""
     from sweep import terminal
-    from sweep.scheduling.design import Wishes, num_sweeps, plan_design
+    from sweep.scheduling.design import NUM_REPETITIONS, Wishes, num_sweeps, plan_design
     from sweep.scheduling.pools import pools_of
 
     pools = pools_of(pilot, spaces=(), max_epochs=study.stopping.max_epochs)
     pools = [pool for pool in pools if pool.space in study.spaces] or pools
-    with terminal.counted("replayed sweeps", num_sweeps(study), stderr()) as progress:
-        plan = plan_design(pools, study, Wishes(**wishes), pilot=pilot, progress=progress)
+    with terminal.counted("replayed sweeps", num_sweeps(study, NUM_REPETITIONS), stderr()) as progress:
+        plan = plan_design(
+            pools, study, Wishes(**wishes), pilot=pilot, num_repetitions=NUM_REPETITIONS, progress=progress
+        )
     if as_json:
         emit_json(plan.to_dict())
     else:

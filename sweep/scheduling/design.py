@@ -122,7 +122,7 @@ def plan_design(
     wishes: Wishes,
     *,
     pilot: str,
-    num_repetitions: int = NUM_REPETITIONS,
+    num_repetitions: int,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Plan:
     """Replay the grid on `pools`, curves of the study's `max_epochs`, and choose; `progress` hears how many of
@@ -174,7 +174,7 @@ def toml_of(choice: Choice) -> str:
 # -- measuring -------------------------------------------------------------------------------------------------------
 
 
-def num_sweeps(study: Study, num_repetitions: int = NUM_REPETITIONS) -> int:
+def num_sweeps(study: Study, num_repetitions: int) -> int:
     """How many `plan_design` replays."""
     return len(_designs(study)) * len(SIZES) * num_repetitions
 
@@ -298,7 +298,7 @@ def _fewest(measured: BySize, wished: float | None, *, by_square_root: bool) -> 
         if found <= wished:
             if before is None:
                 return size
-            share = math.log(measured[before] / wished) / math.log(measured[before] / max(found, _TINY))
+            share = math.log(measured[before] / max(wished, _TINY)) / math.log(measured[before] / max(found, _TINY))
             return math.ceil(before * (size / before) ** share)
         before = size
     return math.ceil(before * (measured[before] / wished) ** 2) if by_square_root and before is not None else None

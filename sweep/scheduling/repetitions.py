@@ -31,7 +31,7 @@ import numpy as np
 from sweep.scheduling.peers import Design, schedule
 from sweep.scheduling.pools import Pool
 from sweep.scheduling.replay import Course, Trials, play
-from sweep.statistics.bootstrap import num_beyond
+from sweep.statistics.bootstrap import mean_interval
 from sweep.statistics.cohorts import Cohort, Ints
 from sweep.statistics.effects import quantile, quantile_interval
 from sweep.statistics.full_budget import FullBudget, Method, full_budget
@@ -312,16 +312,10 @@ def _estimate(sample: Sample, quantities: Sequence[str], rng: np.random.Generato
 
 
 def _mean(sample: Sample, rng: np.random.Generator) -> tuple[float, float, float, float]:
-    """Its interval is that of verdicts, the symmetric studentised bootstrap, within the 0 to 100 % that errors can be;
-    of weights without a model, which have none, it is that of a normal estimate."""
+    """With the interval that a sweep prints; of weights without a model, which have none, that of a normal estimate."""
     standard_error = math.sqrt(sample.squared_error)
     if isinstance(sample, FullBudget) and sample.method != "model_assisted":
-        reach = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-    else:
-        means, squared_errors = sample.resample(_NUM_BOOTSTRAP, rng)
-        infinite = np.full(_NUM_BOOTSTRAP, np.inf)
-        errors = np.sqrt(squared_errors)
-        distances = np.divide(np.abs(means - sample.mean), errors, out=infinite, where=errors > 0)
-        reach = float(np.sort(distances)[-num_beyond(CONFIDENCE, _NUM_BOOTSTRAP)])
-    low, high = sample.mean - reach * standard_error, sample.mean + reach * standard_error
-    return sample.mean, standard_error, max(low, 0.0), min(high, 100.0)
+        reach = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * standard_error
+        return sample.mean, standard_error, sample.mean - reach, sample.mean + reach
+    limits = mean_interval(sample, confidence=CONFIDENCE, num_bootstrap=_NUM_BOOTSTRAP, rng=rng)
+    return sample.mean, standard_error, *(limits or (np.nan, np.nan))

@@ -107,8 +107,8 @@ def _check_rungs(pools: Sequence[Pool], designs: Sequence[Design]) -> None:
             if missing:
                 raise ValueError(
                     f"scheduler: {design.scheduler!r} with grace {design.grace_epochs} and eta "
-                    f"{design.reduction_factor} judges after {missing[0]} epochs, where the curves of {pool.space} hold "
-                    "no error; change --grace or --eta, or record every epoch"
+                    f"{design.reduction_factor} judges after {missing[0]} epochs, where the curves of {pool.space} "
+                    "hold no error; change --grace or --eta, or record every epoch"
                 )
 
 
