@@ -50,19 +50,29 @@ NUMBERS, SHARES = Several(int, "whole numbers"), Several(float, "shares such as 
     "--scheduler",
     "schedulers",
     type=Several(str, "names"),
+    metavar="NAME,…",
     multiple=True,
     default=["asha"],
-    show_default="asha",
-    help="asha, asha_promotion, successive_halving, hyperband, median, random or none; several by commas.",
+    show_default=False,
+    help="asha, asha_promotion, successive_halving, hyperband, median, random, none.  [default: asha]",
 )
 @click.option(
-    "--trials", type=NUMBERS, help="Networks drawn of each space.  [default: as many as there are, at most 200]"
+    "--trials",
+    type=NUMBERS,
+    metavar="N,…",
+    help="Networks drawn of each space.  [default: as many as there are, at most 200]",
 )
-@click.option("--audit", type=SHARES, default="0.1", show_default=True, help="Share that the lottery exempts.")
-@click.option("--eta", type=NUMBERS, default="4", show_default=True, help="Reduction factor.")
-@click.option("--grace", type=NUMBERS, default="1", show_default=True, help="Epochs before the first rung.")
+@click.option(
+    "--audit", type=SHARES, metavar="SHARE,…", default="0.1", show_default=True, help="Share that the lottery exempts."
+)
+@click.option("--eta", type=NUMBERS, metavar="N,…", default="4", show_default=True, help="Reduction factor.")
+@click.option(
+    "--grace", type=NUMBERS, metavar="N,…", default="1", show_default=True, help="Epochs before the first rung."
+)
 @click.option("--max-epochs", type=click.IntRange(min=1), help="Full budget.  [default: all epochs of the curves]")
-@click.option("--workers", type=NUMBERS, default="8", show_default=True, help="Workers of the virtual clock.")
+@click.option(
+    "--workers", type=NUMBERS, metavar="N,…", default="8", show_default=True, help="Workers of the virtual clock."
+)
 @click.option("--cost", type=float, help="Share of full training for `random`.  [default: what asha costs]")
 @click.option("--repetitions", default=1000, show_default=True, help="Sweeps to replay, for each row.")
 @click.option("--seed", default=0, show_default=True, help="Of all chance.")
@@ -152,16 +162,21 @@ def _print(found: "Simulation") -> None:
         for space in found.spaces
     )
     console.print(f"[bold]{found.source}[/]: {spaces}", soft_wrap=True)
-    console.print(_designs_table(found), "", _estimators_table(found))
-    if any(design.agreements for design in found.designs):
-        console.print("", _verdicts_table(found))
+    console.print(_designs_table(found))
+    for label, design in zip(_labels(found.designs), found.designs):
+        if design.design.rungs:
+            console.print(f"\n[bold]{label}[/]")
+            console.print(_estimators_table(design, len(found.spaces)))
+            if design.agreements:
+                console.print(_verdicts_table(design))
     console.print(
         f"\n{found.num_repetitions:,} sweeps a row, networks drawn with replacement: the curves are the population and "
         "its mean is the truth. ± standard error of the simulation. Regret, bias and rmse (root mean square error) in "
         "points of the error at the full budget, over all spaces (each space: --json). Regret: the best network that "
         "finished against the best drawn. Fewer: as many networks, chosen at random and trained fully, as cost the "
         "same. Holds: share of 95 % intervals that hold the truth. In brackets: the share of sweeps with an estimate, "
-        "where some exempt fewer than two networks.",
+        "where some exempt fewer than two networks. Same verdict: as from all networks drawn, each trained fully; "
+        "after a slash, the opposite one.",
         style="dim",
     )
 
@@ -186,9 +201,9 @@ def _labels(designs: "Sequence[Simulated]") -> list[str]:
 
 
 def _designs_table(found: "Simulation") -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
     table.add_column("scheduler")
-    for heading in ("cost", "wall", "idle", "regret", "of fewer", "rmse of mean", "of fewer"):
+    for heading in ("cost", "wall", "idle", "regret", "fewer's", "rmse of mean", "fewer's"):
         table.add_column(heading, justify="right", no_wrap=True)
     for label, design in zip(_labels(found.designs), found.designs):
         mean = _to_use(design)
@@ -211,25 +226,19 @@ def _to_use(design: "Simulated") -> "Accuracy":
     return found if found.num else design.accuracy("survivors", "mean")
 
 
-def _estimators_table(found: "Simulation") -> Table:
-    """Of designs that stop networks early; a line above those of each names it."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("estimator", no_wrap=True)
+def _estimators_table(design: "Simulated", num_spaces: int) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
+    table.add_column("estimator", no_wrap=True, width=24)
     for quantity in ("mean", "10 %"):
-        table.add_column(f"{quantity}: bias", justify="right", no_wrap=True)
-        table.add_column("rmse", justify="right", no_wrap=True)
-        table.add_column("holds", justify="right", no_wrap=True)
-    for label, design in zip(_labels(found.designs), found.designs):
-        if not design.design.rungs:
-            continue
-        table.add_row(f"[bold]{label}[/]")
-        for estimator in _TITLES:
-            cells = [_cells(design.accuracy(estimator, quantity)) for quantity in ("mean", "q10")]
-            if cells[0]:
-                # A sweep with fewer than two audited networks has no estimate; the others speak for themselves alone.
-                share = design.accuracy(estimator, "mean").num / (found.num_repetitions * len(found.spaces))
-                lacking = "" if share == 1 else f" ({share:.1%})"
-                table.add_row(f"  {_TITLES[estimator]}{lacking}", *(cell for row in cells for cell in row))
+        for heading, width in ((f"{quantity}: bias", 13), ("rmse", 5), ("holds", 6)):
+            table.add_column(heading, justify="right", no_wrap=True, width=width)
+    for estimator, title in _TITLES.items():
+        cells = [_cells(design.accuracy(estimator, quantity)) for quantity in ("mean", "q10")]
+        if cells[0]:
+            # A sweep with fewer than two audited networks has no estimate; the others speak for themselves alone.
+            share = design.accuracy(estimator, "mean").num / (design.num_repetitions * num_spaces)
+            lacking = "" if share == 1 else f" ({share:.0%})"
+            table.add_row(f"  {title}{lacking}", *(cell for row in cells for cell in row))
     return table
 
 
@@ -243,32 +252,23 @@ def _cells(accuracy: "Accuracy") -> list[str]:
     ]
 
 
-def _verdicts_table(found: "Simulation") -> Table:
+def _verdicts_table(design: "Simulated") -> Table:
     """How often the verdict is that on all networks drawn, each trained fully."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("same verdict as on all", overflow="fold")
+    estimators = ("model_assisted", "survivors", "fewer", "first_rung")
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
+    table.add_column("same verdict", overflow="fold", width=24)
     for heading in ("model-assisted", "survivors", "fewer", "first rung"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for label, design in zip(_labels(found.designs), found.designs):
-        if not design.design.rungs:
-            continue
-        table.add_row(f"[bold]{label}[/]")
-        for pair in dict.fromkeys((agreement.without, agreement.with_) for agreement in design.agreements):
-            by_estimator = {
-                agreement.estimator: agreement
-                for agreement in design.agreements
-                if (agreement.without, agreement.with_) == pair
-            }
-            cells = [
-                _agreement(by_estimator.get(estimator))
-                for estimator in ("model_assisted", "survivors", "fewer", "first_rung")
-            ]
-            table.add_row(f"  {' → '.join(pair)}", *cells)
+    by_pair: dict[str, dict[str, Agreement]] = {}
+    for agreement in design.agreements:
+        by_pair.setdefault(f"{agreement.without} → {agreement.with_}", {})[agreement.estimator] = agreement
+    for pair, found in by_pair.items():
+        table.add_row(f"  {pair}", *(_agreement(found.get(estimator)) for estimator in estimators))
     return table
 
 
 def _agreement(agreement: "Agreement | None") -> str:
     if agreement is None:
         return "–"
-    opposed = f" ({agreement.opposed.value:.1%} opposite)" if agreement.opposed.value else ""
+    opposed = f" / {agreement.opposed.value:.1%}" if agreement.opposed.value else ""
     return f"{agreement.agree.value:.1%}{opposed}"

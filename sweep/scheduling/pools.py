@@ -95,7 +95,7 @@ def pools_of(
 
 def _read(source: str) -> tuple[dict[tuple[str, str], Cohort], dict[str, float] | None]:
     """Cohorts by scale and space, and the seconds of an epoch by trial, where they were recorded."""
-    if Path(source).is_file():
+    if Path(source).is_file() or source.endswith(".parquet"):
         return read_curves(source), None
     if source == REFERENCE and not Path(source).exists():
         with as_file(files("sweep.studies") / REFERENCE_FILE) as path:
