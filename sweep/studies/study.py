@@ -18,10 +18,11 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from sweep.spaces import SPACES, Space, colours_of, get_space
+from sweep.spaces.checks import nearest
 from sweep.spaces.mlp import MLP_CHECKS
 from sweep.studies.data import Data
 from sweep.studies.recipe import Recipe, preset
-from sweep.studies.scale import Own, Scale
+from sweep.studies.scale import INHERITED, Own, Scale
 from sweep.studies.settings import Count, Settings, Share
 
 MAX_TRIALS = 1_000_000  # of one sweep: drawing them takes some minutes and 1.2 GB
@@ -37,7 +38,10 @@ LATER_FIELDS: dict[str, tuple[str, ...]] = {
         "cycle_rise", "mixup", "random_erasing",
     ),
     "judging": ("match", "match_strata"),
-    "scale": ("mlp", "vit"),
+    "scale": (
+        "mlp", "vit", "of", "width_factor", "depth_factor", "trials_per_space", "max_epochs", "grace_epochs",
+        "num_train",
+    ),
     "rerun": ("ensemble",),
     "": ("space",),
 }  # fmt: skip
@@ -181,6 +185,21 @@ class Study(Settings):
     def _recipe(cls, recipe: Any) -> Any:
         return preset(recipe) if isinstance(recipe, str) else recipe
 
+    @field_validator("scale", mode="before")
+    @classmethod
+    def _as_its_original(cls, scales: Any) -> Any:
+        """What a scale with `of` leaves out is as in that scale; who names none is refused later."""
+        if not isinstance(scales, list | tuple):
+            return scales
+        found: dict[str, dict[str, Any]] = {}
+        told = [one.model_dump(exclude_unset=True) if isinstance(one, Scale) else one for one in scales]
+        for number, table in enumerate(told):
+            if isinstance(table, dict):
+                original = found.get(str(table.get("of")), {})
+                told[number] = {key: original[key] for key in INHERITED if key in original} | table
+                found[str(table.get("name", Scale.model_fields["name"].default))] = told[number]
+        return told
+
     @field_validator("scale")
     @classmethod
     def _scales(cls, scales: tuple[Scale, ...]) -> tuple[Scale, ...]:
@@ -188,19 +207,37 @@ class Study(Settings):
         return scales
 
     @model_validator(mode="after")
-    def _batch(self) -> "Study":
-        if self.recipe.num_steps(self.data.num_train) == 0:
-            raise ValueError(
-                f"recipe.batch_size = {self.recipe.batch_size} is more than data.num_train = {self.data.num_train}; "
-                "an epoch would hold no batch: lower one or raise the other"
-            )
+    def _originals(self) -> "Study":
+        names = [scale.name for scale in self.scale]
+        for number, scale in enumerate(self.scale):
+            if scale.of and scale.of not in names[:number]:
+                remedy = nearest(scale.of, names[:number]) if number else "put the scale that it scales before it"
+                raise ValueError(f"of = {scale.of!r} of scale {scale.name!r} names no earlier scale; {remedy}")
+        return self
+
+    @model_validator(mode="after")
+    def _budgets(self) -> "Study":
+        for scale in self.scale:
+            is_own = scale.max_epochs or scale.grace_epochs or scale.num_train
+            for table in (self.stopping_at(scale.name), self.data_at(scale.name)) if is_own else ():
+                try:
+                    type(table).model_validate(table.model_dump())
+                except ValidationError as error:
+                    raise ValueError(f"scale {scale.name!r}: {_message(error.errors()[0])}") from error
+            num_train = self.data_at(scale.name).num_train
+            if self.recipe.num_steps(num_train) == 0:
+                where = f"scale {scale.name!r}: num_train" if scale.num_train else "data.num_train"
+                raise ValueError(
+                    f"recipe.batch_size = {self.recipe.batch_size} is more than {where} = {num_train}; "
+                    "an epoch would hold no batch: lower one or raise the other"
+                )
         return self
 
     @model_validator(mode="after")
     def _ranges(self) -> "Study":
         others = [table.to_space() for table in self.space if table.name not in self.spaces]
         for scale in self.scale:
-            for space in (*self.design_spaces, *others):
+            for space in (*self.design_spaces, *others) if not scale.of else ():
                 try:
                     space.within(scale.ranges_of(space))
                 except ValueError as error:
@@ -215,6 +252,50 @@ class Study(Settings):
                 f"spaces at {len(self.scale)} scales, more than {MAX_TRIALS:,}; lower it"
             )
         return self
+
+    def get_scale(self, name: str) -> Scale:
+        return next(scale for scale in self.scale if scale.name == name)
+
+    def lineage(self, name: str) -> tuple[Scale, ...]:
+        """The scale that draws the networks of this one, then those that scale them, this one last."""
+        scale = self.get_scale(name)
+        return (*self.lineage(scale.of), scale) if scale.of else (scale,)
+
+    def stopping_at(self, scale: str) -> Stopping:
+        """`stopping` with the epochs of that scale."""
+        one = self.get_scale(scale)
+        own = {"max_epochs": one.max_epochs, "grace_epochs": one.grace_epochs}
+        return self.stopping.model_copy(update={field: value for field, value in own.items() if value})
+
+    def data_at(self, scale: str) -> Data:
+        """`data` with the training images of that scale."""
+        num_train = self.get_scale(scale).num_train
+        return self.data.model_copy(update={"num_train": num_train}) if num_train else self.data
+
+    def trials_at(self, scale: str) -> int:
+        """How many networks of each space the study has at that scale."""
+        one = self.get_scale(scale)
+        if not one.of:
+            return self.trials_per_space
+        originals = self.trials_at(one.of)
+        return min(originals, one.trials_per_space or originals)
+
+    def is_repeat(self, scale: str) -> bool:
+        """Whether it trains networks of another scale once more, just as there, with other seeds: to measure what one
+        seed does. Its trials are exempt from stopping, and no rule is judged by them."""
+        one = self.get_scale(scale)
+        if not one.of or (one.width_factor, one.depth_factor) != (1, 1):
+            return False
+        conditions = [
+            (self.get_scale(s).resolution, self.stopping_at(s).max_epochs, self.data_at(s).num_train)
+            for s in (scale, one.of)
+        ]
+        return conditions[0] == conditions[1]
+
+    @property
+    def judged_scales(self) -> tuple[Scale, ...]:
+        """Those at which rules are judged: all but repeats."""
+        return tuple(scale for scale in self.scale if not self.is_repeat(scale.name))
 
     @cached_property
     def design_spaces(self) -> tuple[Space, ...]:
@@ -246,11 +327,17 @@ class Study(Settings):
         num_train, num_validation = min(self.data.num_train, 128), min(self.data.num_validation, 100)
         epochs = min(self.stopping.max_epochs, 2)
         stopping = {"max_epochs": epochs, "grace_epochs": 1}
+        most = {"max_epochs": 2, "grace_epochs": 1, "num_train": num_train, "trials_per_space": 1}
+        scales = [
+            scale.model_dump(exclude_unset=True) | {field: min(getattr(scale, field), most[field]) for field in most}
+            for scale in self.scale
+        ]
         return Study.model_validate(
             self.model_dump(exclude_unset=True)
             | {
                 "name": f"{self.name.removesuffix('-smoke')}-smoke",
                 "trials_per_space": 1,
+                "scale": scales,
                 "data": self.data.model_dump() | {"num_train": num_train, "num_validation": num_validation},
                 "recipe": self.recipe.model_dump() | {"batch_size": min(self.recipe.batch_size, 32)},
                 "stopping": self.stopping.model_dump() | stopping,
@@ -260,7 +347,7 @@ class Study(Settings):
 
     @property
     def num_trials(self) -> int:
-        return self.trials_per_space * len(self.spaces) * len(self.scale)
+        return len(self.spaces) * sum(self.trials_at(scale.name) for scale in self.scale)
 
     @property
     def hash(self) -> str:
@@ -360,10 +447,15 @@ def _explain(error: ValidationError) -> Iterator[str]:
         elif problem["type"] == "missing":
             yield f"{where}: is missing; add it to the study"
         else:
-            message = problem["msg"].removeprefix("Value error, ")
             given = problem["input"]
             shown = "" if isinstance(given, dict) or problem["loc"] == () else f" = {given!r}"
-            yield f"{where}{shown}: {message[0].lower() + message[1:]}"
+            yield f"{where}{shown}: {_message(problem)}"
+
+
+def _message(problem: Any) -> str:
+    """What is wrong, without pydantic's words around it."""
+    text = problem["msg"].removeprefix("Value error, ")
+    return text[0].lower() + text[1:]
 
 
 def _keys_at(location: tuple[int | str, ...]) -> list[str]:

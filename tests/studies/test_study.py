@@ -49,7 +49,7 @@ def test_what_was_found_does_not_change_what_is_asked():
 
 def test_shipped_studies_are_what_is_promised():
     promised = {"seed", "deeper_regnet", "resnet_block", "vionet", "perfect_mlp", "norms_and_activations"}
-    assert set(shipped_studies()) == promised | {"quickstart", "rules_small", "rules_large"}
+    assert set(shipped_studies()) == promised | {"quickstart", "rules_small", "rules_large", "reference", "scaling"}
     quickstart, rules_small = load_study("quickstart"), load_study("rules_small")
     assert quickstart.spaces == ("anynet_c", "anynet_d", "anynet_e", "regnet_x")
     assert 18 <= quickstart.trials_per_space <= 24
