@@ -94,6 +94,10 @@ class Queries:
         counts.update(self._db.execute("SELECT outcome, count(*) FROM trials GROUP BY outcome").fetchall())
         return counts
 
+    def counts_by_scale(self) -> dict[str, int]:
+        """Number of trials at each scale."""
+        return dict(self._db.execute("SELECT scale, count(*) FROM trials GROUP BY scale").fetchall())
+
     def num_epochs(self) -> int:
         return self._db.execute("SELECT count(*) FROM epochs").fetchone()[0]
 

@@ -63,11 +63,12 @@ def shared_rung(tables: Tables, scale: str) -> int:
     outcome = pc.field("outcome")
     trained = trials.filter(outcome.isin(["completed", "stopped"]))["epochs_trained"].to_pylist()
     unfinished = trials.filter(outcome.isin(["pending", "running", "paused"])).num_rows
-    return min(trained + ([_first_rung(study_of(tables))] if unfinished or not trained else []))
+    return min(trained + ([_first_rung(study_of(tables), scale)] if unfinished or not trained else []))
 
 
-def _first_rung(study: Study) -> int:
-    return min((*study.stopping.rungs, study.stopping.max_epochs))
+def _first_rung(study: Study, scale: str) -> int:
+    stopping = study.stopping_at(scale)
+    return min((*stopping.rungs, stopping.max_epochs))
 
 
 def chance_error_pct(study: Study) -> float:

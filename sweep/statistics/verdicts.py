@@ -118,7 +118,8 @@ def judge(
     match: Match = "none",
     match_strata: int = 0,
 ) -> list[Verdict]:
-    """A verdict for each scale and each rule between two spaces of the study, scale by scale.
+    """A verdict for each scale and each rule between two spaces of the study, scale by scale; repeats of a scale, which
+    train its networks once more, are left out.
 
     `rung_epochs` None compares at each scale's shared rung. A lower one may be asked for; a higher one is refused,
     because only survivors are there. `match` compares networks of like complexity, in `match_strata` strata (0: as many
@@ -136,9 +137,9 @@ def judge(
         )
     study = study_of(tables)
     pairs = rule_pairs(study.design_spaces)
-    num_comparisons = len(pairs) * len(study.scale)
+    num_comparisons = len(pairs) * len(study.judged_scales)
     num_bootstrap = max(num_bootstrap, _fewest_resamples(confidence, num_comparisons))
-    rungs = {scale.name: _rung_to_judge(tables, scale.name, rung_epochs) for scale in study.scale}
+    rungs = {scale.name: _rung_to_judge(tables, scale.name, rung_epochs) for scale in study.judged_scales}
     comparisons = [
         _compare(sample, confidence=confidence, num_bootstrap=num_bootstrap, seed=seed)
         for scale, rung in rungs.items()

@@ -60,9 +60,7 @@ class Scale(Settings):
             scaled = "or leave both out" if self.of else "or name in `of` the scale whose networks these are, scaled"
             raise ValueError(f"{missing[0]} is missing; add it, {scaled}")
         if (band := self.band) and band[0] >= band[1]:
-            raise ValueError(
-                f"flops_min = {band[0]:g} is not below flops_max = {band[1]:g}; swap or widen the band"
-            )
+            raise ValueError(f"flops_min = {band[0]:g} is not below flops_max = {band[1]:g}; swap or widen the band")
         return self
 
     @model_validator(mode="after")

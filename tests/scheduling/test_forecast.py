@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cluster.profile import Storage
-from sweep.scheduling.asha import Promotion, Synchronous
+from sweep.scheduling.asha import Cohort, Promotion, Synchronous
 from sweep.scheduling.forecast import forecast, play_arrivals, play_halving, state_bytes
 from sweep.scheduling.population import draw_population
 from sweep.spaces import Architecture
@@ -33,7 +33,7 @@ def test_without_stopping_it_is_exact():
     study = study_of("none")
     cost = forecast_of(study)
     assert cost.epochs_low == cost.epochs_high == cost.epochs_if_all_completed == 24 * study.stopping.max_epochs
-    assert cost.rung_epochs == ()
+    assert (cost.rung_epochs, cost.max_epochs) == ({"small": ()}, {"small": 6})
 
 
 @pytest.mark.parametrize("method", ["asha", *PAUSING])
@@ -78,7 +78,7 @@ def test_halving_at_once_is_the_rule_played_arrival_by_arrival(seed, eta):
     members = {
         str(cohort): {str(i): bool(audited[i]) for i in np.flatnonzero(cohorts == cohort)} for cohort in range(3)
     }
-    rule = Synchronous(eta, stopping.rungs, members)
+    rule = Synchronous(eta, {name: Cohort(stopping.rungs, known) for name, known in members.items()})
     order = rng.permutation(40).tolist()
     played = play_arrivals(rule, stopping, list(map(str, cohorts.tolist())), audited.tolist(), merits.tolist(), order)
     np.testing.assert_array_equal(play_halving(stopping, cohorts, audited, merits), played)

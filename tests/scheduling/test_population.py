@@ -81,7 +81,7 @@ def test_launch_order_is_a_shuffle_over_all_spaces():
 def test_members_from_the_middle_are_those_of_the_whole():
     study = quickstart()
     whole = {row.trial_id: row for row in draw_population(study)[0] if row.space == "anynet_d"}
-    part, [draws] = draw_members(study, [Members("anynet_d", study.scale[0], 4, 6)], launch_from=40)
+    part, [draws] = draw_members(study, [Members("anynet_d", study.scale[0], range(4, 6))], launch_from=40)
     assert sorted(row.draw for row in part) == [4, 5]
     assert [row.launch_order for row in part] == [40, 41]
     for row in part:
@@ -92,7 +92,7 @@ def test_members_from_the_middle_are_those_of_the_whole():
 
 def test_numbers_beyond_four_digits_are_written_out():
     study = load_study("rules_small", ["trials_per_space=1", "scale.flops_max=8e6"])
-    [row], _ = draw_members(study, [Members("anynet_c", study.scale[0], 10_000, 10_001)])
+    [row], _ = draw_members(study, [Members("anynet_c", study.scale[0], [10_000])])
     assert row.trial_id == "anynet_c-small-10000"
 
 
