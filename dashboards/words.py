@@ -125,11 +125,16 @@ def conditions_text(tables: Tables, scale: Scale) -> str:
 
 def repeats_text(study: Study) -> str:
     """Which scales train the networks of another one once more: sentences, none where there are none."""
-    return " ".join(
-        f"Scale {scale.name} trains {study.trials_at(scale.name)} networks of each space of scale {scale.of} once more, "
-        "with other seeds, to measure what one seed does; no rule is judged by it, and only the costs below count it."
+    told = [
+        f"{study.trials_at(scale.name)} of scale {scale.of} ({scale.name})"
         for scale in study.scale
         if study.is_repeat(scale.name)
+    ]
+    if not told:
+        return ""
+    return (
+        f"Of each space, networks were trained once more with other seeds, to measure what one seed does: {_join(told)}; "
+        "no rule is judged by them, and only the costs below count them."
     )
 
 

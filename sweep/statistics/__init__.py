@@ -12,6 +12,7 @@ from sweep.statistics.errors import (
     study_of,
 )
 from sweep.statistics.paired import Difference, ensemble_gain, paired_difference
+from sweep.statistics.pairs import repeats_of, scale_pairs
 from sweep.statistics.seeds import Estimate, estimates, flattery_pct, over_images, over_seeds
 from sweep.statistics.verdicts import Verdict, holm, judge, judge_study
 
@@ -40,6 +41,8 @@ __all__ = [
     "over_images",
     "over_seeds",
     "paired_difference",
+    "repeats_of",
+    "scale_pairs",
     "share_interval",
     "shared_rung",
     "study_of",
