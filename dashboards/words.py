@@ -133,8 +133,8 @@ def repeats_text(study: Study) -> str:
     if not told:
         return ""
     return (
-        f"Of each space, networks were trained once more with other seeds, to measure what one seed does: {_join(told)}; "
-        "no rule is judged by them, and only the costs below count them."
+        "Of each space, networks were trained once more with other seeds, to measure what one seed does: "
+        f"{_join(told)}; no rule is judged by them, and only the costs below count them."
     )
 
 

@@ -92,8 +92,8 @@ def plan_extension(
 ) -> tuple[list[TrialRow], list[Draws]]:
     """The trials to add, and how all networks of their spaces were found, those that there are included.
 
-    `existing`: the numbers of the trials of each space at each scale. `wave`: 1 for the first extension of a sweep, 2 for
-    the next. Raises `ValueError` naming what cannot be.
+    `existing`: the numbers of the trials of each space at each scale. `wave`: 1 for the first extension of a sweep, 2
+    for the next. Raises `ValueError` naming what cannot be.
     """
     if isinstance(trials, bool) or not isinstance(trials, int) or trials < 1:
         raise ValueError(f"trials = {trials!r} is not a whole number of 1 or more; use for example 10")

@@ -215,8 +215,8 @@ def _check_band(members: Members, flops: Sequence[int]) -> None:
         first = trial_id_of(members.space, members.scale.name, outside[0])
         raise ValueError(
             f"scale {members.scale.name!r}: flops_min = {band[0]:g}, flops_max = {band[1]:g} does not hold "
-            f"{len(outside)} of {len(flops)} networks that are scaled from {members.scale.of!r}, {first} among them; "
-            f"those of {members.space} lie between {min(flops):.4g} and {max(flops):.4g}: widen the band, or leave it out"
+            f"{len(outside)} of {len(flops)} networks that are scaled from {members.scale.of!r}, {first} among them, "
+            f"and those of {members.space} have {min(flops):.4g} to {max(flops):.4g}; widen the band or leave it out"
         )
 
 

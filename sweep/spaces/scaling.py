@@ -59,8 +59,8 @@ def scaled(network: Network, space: Space, ranges: Any, *, width_factor: float, 
         found = _anynet(network, ranges, width_factor, depth_factor)
     if not space.has_order(found):
         raise ValueError(
-            f"width_factor = {width_factor:g} and depth_factor = {depth_factor:g} leave no difference where {space.name} "
-            f"demands one ({network.to_json()} became {found.to_json()}); raise them, or leave the space out"
+            f"width_factor = {width_factor:g} and depth_factor = {depth_factor:g} leave no difference where "
+            f"{space.name} demands one ({network.to_json()} became {found.to_json()}); raise them or leave the space out"
         )
     return found
 
@@ -76,7 +76,7 @@ def _anynet(network: Architecture, ranges: Ranges, width_factor: float, depth_fa
 
 
 def _scaled_widths(stages: Sequence[Stage], width_step: int, factor: float, one_group: bool) -> list[int]:
-    """From the narrowest width up: stages of one width go together, and none gets narrower than a narrower one became."""
+    """From the narrowest width up: those of one width go together, none gets narrower than a narrower one became."""
     if factor == 1:  # also where a listed network is on no grid
         return [stage.width for stage in stages]
     became: dict[int, int] = {}

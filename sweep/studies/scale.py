@@ -13,7 +13,6 @@ from sweep.spaces.checks import nearest
 from sweep.spaces.own import listed_space, own_space
 from sweep.studies.settings import Settings
 
-
 Whole = Annotated[int, Field(ge=0)]
 Factor = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -28,9 +27,9 @@ class Scale(Settings):
     With `of`, the name of an earlier scale, the networks are those of that scale, `width_factor` times as wide and
     `depth_factor` times as deep (sweep/spaces/scaling.py): pairs of a small and a large one with one number. Of each
     space at most `trials_per_space` of them (0: all), first those that the audit lottery exempts at that scale, since
-    they are seen to the end there. What it leaves out (`INHERITED`) is as in that scale. It has no ranges; a band, if it
-    has one, must hold all of its networks. `of` may name a scale that has an `of` itself: a large one is repeated like
-    a small one.
+    they are seen to the end there. What it leaves out (`INHERITED`) is as in that scale. It has no ranges; a band, if
+    it has one, must hold all of its networks. `of` may name a scale that has an `of` itself: a large one is repeated
+    like a small one.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,40}$")] = "small"

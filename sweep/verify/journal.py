@@ -103,7 +103,7 @@ class JournalRows:
 
     @cached_property
     def scales(self) -> dict[str, Row]:
-        """Each scale of the study by its name, with the `max_epochs`, `grace_epochs` and `num_train` that hold there."""
+        """Each scale of the study by name, with the `max_epochs`, `grace_epochs` and `num_train` that hold there."""
         common = {
             "max_epochs": self.stopping["max_epochs"],
             "grace_epochs": self.stopping["grace_epochs"],

@@ -186,5 +186,5 @@ def test_a_factor_that_is_none_is_named(factor):
 
 def test_what_is_too_narrow_for_its_parts_is_refused():
     network = Architecture((Stage(1, 32, 8),), se_ratio=0.03)
-    with pytest.raises(ValueError, match="se_ratio = .* leaves no channel"):
+    with pytest.raises(ValueError, match=r"se_ratio = .* leaves no channel"):
         times(network, "anynet_a", Ranges(num_stages=1), 0.5)

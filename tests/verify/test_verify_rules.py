@@ -130,8 +130,8 @@ def decide(method: str, arrivals: list[tuple[str, int, float | None]], audited: 
         meta={"study": {"stopping": stopping, "scale": [{"name": "small"}]}},
         trials=[
             {
-                "trial_id": trial, "scale": "small", "cohort": "c", "audited": trial in audited, "ended_at_ms": gone.get(trial),
-                "outcome": "failed" if trial in gone else "running",
+                "trial_id": trial, "scale": "small", "cohort": "c", "audited": trial in audited,
+                "ended_at_ms": gone.get(trial), "outcome": "failed" if trial in gone else "running",
             }
             for trial in trials
         ],
