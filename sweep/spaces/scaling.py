@@ -60,7 +60,7 @@ def scaled(network: Network, space: Space, ranges: Any, *, width_factor: float, 
     if not space.has_order(found):
         raise ValueError(
             f"width_factor = {width_factor:g} and depth_factor = {depth_factor:g} leave no difference where "
-            f"{space.name} demands one ({network.to_json()} became {found.to_json()}); raise them or leave the space out"
+            f"{space.name} demands one ({network.to_json()} became {found.to_json()}); raise them, or drop the space"
         )
     return found
 
