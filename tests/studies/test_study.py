@@ -454,9 +454,9 @@ def test_a_scaled_scale_is_repeated_as_well():
 @pytest.mark.parametrize(
     ("scales", "words"),
     [
-        ([{"name": "small"}], "flops_min is missing; add it, or name in `of` the scale whose networks these are, scaled"),
-        ([SMALL, {"name": "large", "of": "small", "flops_min": 1e6}], "flops_max is missing; add it, or leave both out"),
-        ([SMALL, {"name": "large", "of": "smal"}], "of = 'smal' of scale 'large' names no earlier scale; did you mean 'small'?"),
+        ([{"name": "small"}], "flops_min is missing; add it, or name in `of` the scale whose networks these are, sca"),
+        ([SMALL, {"name": "large", "of": "small", "flops_min": 1e6}], "flops_max is missing; add it, or leave both o"),
+        ([SMALL, LARGE | {"of": "smal"}], "of = 'smal' of scale 'large' names no earlier scale; did you mean 'small'?"),
         ([{"name": "large", "of": "small"}, SMALL], "names no earlier scale; put the scale that it scales before it"),
         ([SMALL | {"of": "small"}], "names no earlier scale"),
         ([SMALL, LARGE | {"width_factor": 0}], "width_factor = 0: input should be greater than 0"),
