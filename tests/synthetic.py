@@ -7,6 +7,7 @@ worse than the median of those that came before.
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -122,6 +123,15 @@ def tables(
             "machine": {"host": "example", "cpu": "Example CPU @ 2.00GHz", "num_cpus": 2},
         },
     )
+
+
+def with_scale(tables: Tables, number: int, **fields: Any) -> Tables:
+    """The same sweep, said to be of a study whose scale of that number has these fields besides its name."""
+    told = dict(tables.metadata["study"])
+    told["scale"] = [
+        {"name": scale["name"], **fields} if index == number else scale for index, scale in enumerate(told["scale"])
+    ]
+    return replace(tables, metadata=tables.metadata | {"study": study_from_dict(told).to_dict()})
 
 
 def confounded(rng: np.random.Generator, num: int, *, effect_pct: float = 0.0) -> list[np.ndarray]:

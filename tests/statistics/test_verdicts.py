@@ -197,6 +197,12 @@ def test_each_scale_is_judged_and_corrected_together():
     assert two[0].p_holm >= one[0].p_holm
 
 
+def test_a_repeat_is_not_judged_nor_does_it_make_the_correction_stricter():
+    one = judged(population(6, synthetic.MEAN_ERRORS_PCT))
+    again = synthetic.with_scale(population(6, synthetic.MEAN_ERRORS_PCT, scales=("small", "again")), 1, of="small")
+    assert judged(again) == one
+
+
 def test_a_space_left_out_joins_the_rules_between():
     verdicts = judged(population(7, {"anynet_c": 24.0, "regnet_x": 19.0}))
     assert [(v.rule, v.space_without, v.space_with) for v in verdicts] == [
