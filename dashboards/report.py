@@ -34,7 +34,9 @@ from sweep.statistics import (
     best_trials,
     chance_error_pct,
     cost,
+    ended_early_by,
     estimates,
+    num_not_needed,
     over_seeds,
     share_interval,
     study_of,
@@ -97,6 +99,8 @@ def render_report(tables: Tables, verdicts: Sequence[Verdict], *, reruns: Reruns
         columns=[outcome for outcome, num in outcomes.items() if num or outcome in ("completed", "stopped")],
         chance_error_pct=chance_error_pct(study),
         answers=words.answers(tables, verdicts),
+        looks=words.looks_text(tables),
+        num_not_needed=num_not_needed(tables) if ended_early_by(tables) else 0,
         verdicts=[(verdict, _note(verdict, len(verdicts))) for verdict in verdicts],
         matched_on=next((v.matched_on for v in verdicts if v.matched_on != "none"), None),
         marks=figures.MARKS,
@@ -147,9 +151,11 @@ def _outcomes(summaries: Sequence[CohortSummary]) -> dict[str, int]:
 
 
 def _note(verdict: Verdict, num_comparisons: int) -> str:
-    """Why a verdict is undecided, and what would help."""
+    """Why a verdict is undecided, and what would help; of a sweep that was looked at, when it was decided."""
     if verdict.verdict != "undecided":
-        return ""
+        return "" if verdict.decided_at_look is None else f"decided at look {verdict.decided_at_look}"
+    if verdict.looks_taken == 0:
+        return "no look has been taken yet"
     if verdict.ci_low_pct is None or verdict.ci_high_pct is None:
         matching = "" if verdict.matched_on == "none" else f" of like {verdict.matched_on}"
         return f"too few networks{matching}, or no spread among them, to say anything"

@@ -9,7 +9,17 @@ from typing import Any
 
 from sweep.records import Tables
 from sweep.spaces import space_title
-from sweep.statistics import Estimate, Verdict, cohort, ensemble_gain, flattery_pct, study_of
+from sweep.statistics import (
+    Estimate,
+    Verdict,
+    cohort,
+    ended_early_by,
+    ensemble_gain,
+    flattery_pct,
+    looks_taken,
+    num_not_needed,
+    study_of,
+)
 from sweep.studies import Scale, Study
 
 MINUS = "−"
@@ -191,6 +201,28 @@ def answers(tables: Tables, verdicts: Sequence[Verdict]) -> list[str]:
     return [_answer([v for v in verdicts if v.scale == scale], name_scale=several) for scale in scales]
 
 
+def looks_text(tables: Tables) -> str:
+    """How a sweep was judged that was looked at while it ran: sentences; nothing of one that was judged at its end."""
+    if study_of(tables).judging.stop_when == "end":
+        return ""
+    looks, decisive = looks_taken(tables), ended_early_by(tables)
+    if decisive is not None:
+        trained = tables.trials.num_rows - num_not_needed(tables)
+        return (
+            f"Ended early after look {decisive.number} of {decisive.num_looks} ({decisive.num_trials:,} of "
+            f"{decisive.num_known:,} trials), as the study wanted: no rule was undecided. {trained:,} trials had begun "
+            "by then and were trained. An effect that ends a sweep early tends to look larger than it is."
+        )
+    if not looks:
+        return "This sweep is judged while it runs, and its first look is to come: until then nothing is decided."
+    last = looks[-1]
+    return (
+        f"Judged while it ran: look {last.number} of {max(last.number, last.num_looks)}, at {last.num_trials:,} "
+        f"trials, is the last so far, and {last.num_decided} of {len(last.compared)} rules are decided. What is "
+        "claimed holds for all looks together."
+    )
+
+
 def _answer(verdicts: Sequence[Verdict], *, name_scale: bool) -> str:
     first = verdicts[0]
     where = f"After {epochs_text(first.rung_epochs)}" + (f" at scale {first.scale}" if name_scale else "")
@@ -233,6 +265,8 @@ def _numbers(verdict: Verdict) -> str:
     if verdict.effect_pct is None:
         return f"no networks to compare, {size}"
     points = f"{signed(verdict.effect_pct)} points of error"
+    if verdict.looks_taken == 0:
+        return f"{points}, no interval before the first look, {size}"
     if verdict.ci_low_pct is None or verdict.ci_high_pct is None:
         return f"{points}, too little data for an interval, {size}"
     ends = f"{signed(verdict.ci_low_pct)} to {signed(verdict.ci_high_pct)}"

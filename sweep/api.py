@@ -35,7 +35,8 @@ Log = Callable[[str], None]
 @dataclass(frozen=True)
 class Summary:
     """How a sweep ended, or stands. `trials` counts by outcome; `best` is the best that trained to the end; `events`
-    counts what happened to it, such as retries; `disk_bytes` what its run directory holds."""
+    counts what happened to it, such as retries; `disk_bytes` what its run directory holds; `looks` how they stand, None
+    of a sweep that is judged at its end (sweep/scheduling/standing.py)."""
 
     run_dir: str
     study: str
@@ -52,6 +53,7 @@ class Summary:
     tracking_error: str | None = None
     events: dict[str, int] = field(default_factory=dict)
     disk_bytes: dict[str, int] = field(default_factory=dict)
+    looks: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -177,6 +179,7 @@ def _tracking_uri(study: Study, profile_uri: str, recorded: str | None, folder: 
 def _train(journal: Journal, study: Study, folder: Path, profile: Profile, data: Any, watch: Watch, log: Log) -> None:
     """Train what is unfinished, then judge, report and deliver, whatever happened to the training."""
     from sweep.scheduling import driver
+    from sweep.scheduling.standing import standing
     from sweep.scheduling.supervisor import StopSwitch, stop_on_signals, supervise, when_there_is_room
     from sweep.tracking import Outbox
 
@@ -196,7 +199,9 @@ def _train(journal: Journal, study: Study, folder: Path, profile: Profile, data:
                 if switch.aborted:  # and what was raised then has been swallowed on its way
                     raise KeyboardInterrupt
             finished = journal.is_finished()
-            artifacts = when_there_is_room(lambda: _conclude(journal, folder), folder, switch, log) if finished else {}
+            artifacts = {}
+            if finished:
+                artifacts = when_there_is_room(lambda: _conclude(journal, folder, log), folder, switch, log)
         except BaseException as raised:  # delivered first, then raised: no run may be left RUNNING
             error, finished, artifacts = raised, False, {}
         log("delivering to MLflow")
@@ -204,7 +209,7 @@ def _train(journal: Journal, study: Study, folder: Path, profile: Profile, data:
             outbox.close(
                 status="finished" if finished else "interrupted" if _is_request(error) else "failed",
                 artifacts=artifacts,
-                note=_note(folder) if finished else "",
+                note=_note(folder, standing(journal)) if finished else "",
                 timeout_s=3 if isinstance(error, KeyboardInterrupt) else 60,
             )
             journal.set_meta(tracking_error=None)
@@ -235,8 +240,11 @@ def _is_request(error: BaseException | None) -> bool:
     return error is None or isinstance(error, KeyboardInterrupt)
 
 
-def _conclude(journal: Journal, folder: Path) -> dict[str, Path]:
-    """Write tables, verdicts, report and figure; answers them as the artifacts of the parent run."""
+def _conclude(journal: Journal, folder: Path, log: Log) -> dict[str, Path]:
+    """Take the looks that are due; write tables, verdicts, report and figure: the artifacts of the parent run."""
+    from sweep.scheduling.looks import Looks
+
+    Looks(journal, log).take_due()
     tables = from_journal(journal)
     write_tables(tables, folder)
     verdicts = _judge_tables(tables)
@@ -287,8 +295,10 @@ def _write_whole(path: Path, text: str) -> None:
     os.replace(draft, path)
 
 
-def _note(folder: Path) -> str:
-    """The verdicts as the Markdown note of the parent run."""
+def _note(folder: Path, looks: dict[str, Any] | None = None) -> str:
+    """The verdicts as the Markdown note of the parent run, and how its looks stand."""
+    from sweep.scheduling.standing import told
+
     rows = json.loads((folder / "verdicts.json").read_text())
     lines = [
         f"| {row['rule']} | {row['space_without']} → {row['space_with']} | {row['scale']} | {row['rung_epochs']} |"
@@ -299,7 +309,7 @@ def _note(folder: Path) -> str:
     head = (
         "| rule | from → to | scale | epochs | effect, points of error | n | verdict |\n|---|---|---|---|---|---|---|\n"
     )
-    return head + "\n".join(lines)
+    return head + "\n".join(lines) + (f"\n\nLooks: {told(looks)}." if looks else "")
 
 
 def _sizes(row: dict[str, Any]) -> str:
@@ -324,6 +334,8 @@ def _wall_s(journal: Journal) -> float:
 
 
 def _summary(journal: Journal, folder: Path, *, wall_s: float) -> Summary:
+    from sweep.scheduling.standing import standing
+
     meta = journal.meta()
     study = study_from_dict(meta["study"])
     counts = journal.counts()
@@ -347,6 +359,7 @@ def _summary(journal: Journal, folder: Path, *, wall_s: float) -> Summary:
         tracking_error=meta.get("tracking_error"),
         events=journal.num_events(),
         disk_bytes=_disk_bytes(folder),
+        looks=standing(journal),
     )
 
 

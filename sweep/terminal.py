@@ -20,6 +20,7 @@ from rich.text import Text
 
 from sweep.records import Journal
 from sweep.records.journal import CANCELLED, COMPLETED, DIVERGED, ENDED, FAILED, PAUSED, PENDING, RUNNING, STOPPED
+from sweep.scheduling.standing import standing, told
 
 _STYLES = {
     COMPLETED: "green", STOPPED: "yellow", DIVERGED: "magenta", FAILED: "red", CANCELLED: "red", RUNNING: "cyan",
@@ -32,7 +33,8 @@ VERDICT_STYLES = {"helps": "bold green", "free": "bold blue", "hurts": "bold red
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A sweep at one moment; `epochs_low` and `epochs_high` are what the stopping rule is expected to train in all."""
+    """A sweep at one moment; `epochs_low` and `epochs_high` are what the stopping rule is expected to train in all.
+    `looks`: how they stand, of a sweep that may end early."""
 
     counts: dict[str, int]
     epochs: int
@@ -42,6 +44,7 @@ class Snapshot:
     best_error_pct: float | None
     best_space: str
     last_event: str = ""
+    looks: str = ""
 
     @property
     def num_trials(self) -> int:
@@ -72,6 +75,7 @@ def snapshot(journal: Journal) -> Snapshot:
         best_error_pct=best["val_error_pct"] if best else None,
         best_space=best["space"] if best else "",
         last_event=_last_event(journal),
+        looks=told(looks) if (looks := standing(journal)) else "",
     )
 
 
@@ -110,9 +114,10 @@ def plain_line(state: Snapshot, elapsed_s: float, eta: tuple[float, float] | Non
     outcomes = ", ".join(f"{state.counts[name]} {name}" for name in (*ENDED, RUNNING, PAUSED) if state.counts[name])
     best = "" if state.best_error_pct is None else f"; best {state.best_error_pct:.2f} % ({state.best_space})"
     shown = f" ({outcomes})" if outcomes else ""
+    looks = f"; {state.looks}" if state.looks else ""
     return (
         f"{duration(elapsed_s)}: {state.num_ended}/{state.num_trials} trials ended{shown}; "
-        f"{state.epochs} epochs of about {state.epochs_low} to {state.epochs_high}{best}; {_eta(eta)}"
+        f"{state.epochs} epochs of about {state.epochs_low} to {state.epochs_high}{best}{looks}; {_eta(eta)}"
     )
 
 
@@ -139,6 +144,8 @@ def panel(title: str, state: Snapshot, elapsed_s: float, eta: tuple[float, float
     grid.add_row("at rungs", rungs)
     grid.add_row("epochs", f"{state.epochs} of about {state.epochs_low} to {state.epochs_high}")
     grid.add_row("best", best)
+    if state.looks:
+        grid.add_row("looks", state.looks)
     if state.last_event:
         grid.add_row("last", Text(state.last_event, style="yellow", overflow="ellipsis", no_wrap=True))
     return Group(Text(title, style="bold"), grid)
@@ -228,10 +235,17 @@ def verdict_table(verdicts: list[Any]) -> RenderableType:
         budget = f"after {epochs} epoch{'s' if epochs > 1 else ''}"
     explained = Text(
         f"effect: mean validation error {budget} with the rule minus without; below 0 it helps. All trials, "
-        f"survivors or not{_matching(verdicts)}; verdicts are corrected for their number.",
+        f"survivors or not{_matching(verdicts)}; verdicts are corrected for their number{_looks(verdicts)}.",
         style="dim",
     )
     return Group(table, explained) if verdicts else Text("no two of the study's spaces differ by a rule", style="dim")
+
+
+def _looks(verdicts: list[Any]) -> str:
+    num = verdicts[0].looks_taken if verdicts else None
+    if num is None:
+        return ""
+    return f", and for {num} look{'' if num == 1 else 's'} so far" if num else ", and say nothing before the first look"
 
 
 def _matching(verdicts: list[Any]) -> str:

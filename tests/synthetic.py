@@ -6,7 +6,7 @@ worse than the median of those that came before.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -132,6 +132,67 @@ def with_scale(tables: Tables, number: int, **fields: Any) -> Tables:
         {"name": scale["name"], **fields} if index == number else scale for index, scale in enumerate(told["scale"])
     ]
     return replace(tables, metadata=tables.metadata | {"study": study_from_dict(told).to_dict()})
+
+
+def looked_at(
+    mean_errors_pct: Mapping[str, float] = MEAN_ERRORS_PCT,
+    *,
+    seed: int = 0,
+    looks: int = 4,
+    margin_pct: float = 0.5,
+    trials_per_space: int = 16,
+    **changes: Any,
+) -> Tables:
+    """A finished sweep that was to be judged while it ran, its trials launched in a shuffled order."""
+    rng = np.random.default_rng(seed)
+    found = tables(mean_errors_pct, rng=rng, trials_per_space=trials_per_space, **changes)
+    judging = {"stop_when": "decided", "looks": looks, "margin_pct": margin_pct, "num_bootstrap": 999}
+    known = found.metadata["study"]
+    order = pa.array(rng.permutation(found.trials.num_rows), pa.int32())
+    return replace(
+        found,
+        architectures=replaced(found.architectures, "launch_order", order),
+        metadata=found.metadata | {"study": known | {"judging": known["judging"] | judging}},
+    )
+
+
+def replaced(table: pa.Table, column: str, values: pa.Array) -> pa.Table:
+    return table.set_column(table.schema.get_field_index(column), column, values)
+
+
+def launched(sweep: Tables) -> list[str]:
+    """Trials in launch order."""
+    return sweep.architectures.sort_by("launch_order")["trial_id"].to_pylist()
+
+
+def at_moment(sweep: Tables, num_begun: int, in_flight: Container[int] = ()) -> Tables:
+    """The sweep when so many had begun; those of these places in launch order have trained one epoch."""
+    order = launched(sweep)
+    late = {trial_id for place, trial_id in enumerate(order) if place >= num_begun}
+    flying = {trial_id for place, trial_id in enumerate(order) if place in in_flight}
+    now = [
+        "pending" if trial_id in late else "running" if trial_id in flying else outcome
+        for trial_id, outcome in zip(sweep.trials["trial_id"].to_pylist(), sweep.trials["outcome"].to_pylist())
+    ]
+    trained = [
+        trial_id not in late and (trial_id not in flying or epoch < GRACE_EPOCHS)
+        for trial_id, epoch in zip(sweep.epochs["trial_id"].to_pylist(), sweep.epochs["epoch"].to_pylist())
+    ]
+    return replace(
+        sweep, trials=replaced(sweep.trials, "outcome", pa.array(now)), epochs=sweep.epochs.filter(pa.array(trained))
+    )
+
+
+def with_outcome(sweep: Tables, places: Container[int], outcome: str, attempts: int = 1) -> Tables:
+    """Those of these places in launch order ended so; their epochs stay."""
+    chosen = {trial_id for place, trial_id in enumerate(launched(sweep)) if place in places}
+    ids = sweep.trials["trial_id"].to_pylist()
+    for column, value in (("outcome", outcome), ("attempts", attempts)):
+        old = sweep.trials[column].to_pylist()
+        new = [value if trial_id in chosen else known for trial_id, known in zip(ids, old)]
+        kind = sweep.trials.schema.field(column).type
+        sweep = replace(sweep, trials=replaced(sweep.trials, column, pa.array(new, kind)))
+    return sweep
 
 
 def confounded(rng: np.random.Generator, num: int, *, effect_pct: float = 0.0) -> list[np.ndarray]:

@@ -19,3 +19,14 @@ def test_the_note_in_mlflow_says_what_verdicts_are_matched_on(tmp_path):
     *_, plain, told = api._note(tmp_path).splitlines()
     assert "| 20 + 20 | **" in plain
     assert "| 17 + 15, matched on flops | **" in told
+
+
+def test_the_note_in_mlflow_says_how_looks_stand(tmp_path):
+    (tmp_path / "verdicts.json").write_text("[]")
+    looks = {
+        "planned": 4, "num_trials": 96, "num_decided": 3, "num_comparisons": 3, "decided_at_look": 2,
+        "decided_at_trial": 48, "ended_early": True,
+    }  # fmt: skip
+    assert api._note(tmp_path, looks).endswith(
+        "Looks: ended early after look 2 of 4 (48 of 96 trials), as the study wanted: all 3 rules decided."
+    )

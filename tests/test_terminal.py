@@ -11,7 +11,8 @@ from rich.console import Console
 from sweep import terminal
 from sweep.records import EpochRow, Journal, TrialRow
 from sweep.spaces import ZOO
-from sweep.statistics import judge
+from sweep.statistics import judge, judge_study
+from sweep.studies import load_study
 
 
 @pytest.fixture
@@ -63,6 +64,29 @@ def test_the_table_of_verdicts_says_what_it_is_matched_on():
     assert "matched" not in shown[0]
     assert "matched on params (up to" in shown[1]
     assert f" {verdicts[0].num_matched_without}+{verdicts[0].num_matched_with} " in shown[1]
+
+
+def test_the_table_of_verdicts_says_that_it_is_corrected_for_looks():
+    sweep = synthetic.looked_at(dict.fromkeys(("anynet_c", "anynet_d"), 22.0))
+    shown = []
+    for num_begun in (7, 8, 20):
+        stream = io.StringIO()
+        verdicts = judge_study(synthetic.at_moment(sweep, num_begun))
+        Console(file=stream, width=80).print(terminal.verdict_table(verdicts))
+        shown.append(" ".join(stream.getvalue().split()))
+    assert "corrected for their number, and say nothing before the first look." in shown[0]
+    assert "corrected for their number, and for 1 look so far." in shown[1]
+    assert "and for 2 looks so far." in shown[2]
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_the_view_shows_how_looks_stand(tmp_path, is_terminal):
+    study = load_study("quickstart", ["judging.stop_when=decided"])
+    Journal.create(tmp_path, {"study": study.to_dict()}, []).close()
+    stream = io.StringIO()
+    with terminal.live(tmp_path, Console(file=stream, width=120, force_terminal=is_terminal), interval_s=0.05):
+        time.sleep(0.2)
+    assert "next look after 20 of 80 trials" in stream.getvalue()
 
 
 def test_a_log_gets_plain_lines(run_dir):

@@ -179,6 +179,9 @@ def plan(study: str, overrides: tuple[str, ...], smoke: bool, as_json: bool) -> 
     table.add_row(
         "epochs", f"{cost.epochs_low:,} to {cost.epochs_high:,} of {cost.epochs_if_all_completed:,} without stopping"
     )
+    if sizes := loaded.judging.look_sizes(loaded.num_trials):
+        listed = ", ".join(f"{size:,}" for size in sizes)
+        table.add_row("looks", f"after {listed} trials and at the end; ends early when no rule is undecided")
     table.add_row("device-hours", f"{cost.device_hours_low:,.2f} to {cost.device_hours_high:,.2f} on {cost.device}")
     table.add_row("disk", _disk_line(cost.disk))
     drawn = ", ".join(f"{draw.space} {draw.num_draws:,}" for draw in draws if not draw.scaled_from)

@@ -72,6 +72,7 @@ def launch(
 def _print_summary(summary: Any, *, here: bool = True) -> None:
     """`here`: its run directory is on this machine."""
     from sweep import api, terminal
+    from sweep.scheduling import standing
 
     console = stdout()
     if summary.finished and here:
@@ -84,6 +85,8 @@ def _print_summary(summary: Any, *, here: bool = True) -> None:
         f"in {terminal.duration(summary.wall_s)}",
         soft_wrap=True,
     )
+    if summary.looks:
+        console.print(f"looks    {standing.told(summary.looks)}", soft_wrap=True)
     if summary.best:
         best = summary.best
         console.print(

@@ -15,7 +15,7 @@ each trial once. Three guards keep it so:
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from sweep.records.journal_file import FILE_NAME, JournalFile, LeaseLostError, find_run, now_ms
@@ -25,10 +25,12 @@ from sweep.records.schema import (
     CANCELLED,
     CLOSINGS_DELIVERED,
     COMPLETED,
+    DECIDED,
     DELIVERED,
     DIVERGED,
     ENDED,
     FAILED,
+    LOOKS,
     ORIGIN_DELIVERED,
     PAUSED,
     PENDING,
@@ -46,9 +48,10 @@ from sweep.records.schema import (
 from sweep.records.undelivered import Undelivered
 
 __all__ = [
-    "ARRIVALS_DELIVERED", "CANCELLED", "CLOSINGS_DELIVERED", "COMPLETED", "DELIVERED", "DIVERGED", "ENDED", "FAILED",
-    "FILE_NAME", "ORIGIN_DELIVERED", "PAUSED", "PENDING", "PRIVATE_META", "RUNNING", "SCHEMA_VERSION", "STOPPED",
-    "UNFINISHED", "DecisionRow", "EpochRow", "Journal", "LeaseLostError", "TrialRow", "find_run", "now_ms",
+    "ARRIVALS_DELIVERED", "CANCELLED", "CLOSINGS_DELIVERED", "COMPLETED", "DECIDED", "DELIVERED", "DIVERGED", "ENDED",
+    "FAILED", "FILE_NAME", "LOOKS", "ORIGIN_DELIVERED", "PAUSED", "PENDING", "PRIVATE_META", "RUNNING",
+    "SCHEMA_VERSION", "STOPPED", "UNFINISHED", "DecisionRow", "EpochRow", "Journal", "LeaseLostError", "TrialRow",
+    "find_run", "now_ms",
 ]  # fmt: skip
 
 
@@ -93,6 +96,32 @@ class Journal(JournalFile, Queries, Undelivered):
         def body(moment: int) -> None:
             self._leave(trial_id, outcome, moment)
             self._place(earned, lost, moment)
+
+        self._write(body)
+
+    def record_look(self, look: Mapping[str, Any], message: str, *, decides_all: bool) -> None:
+        """A look was taken (sweep/statistics/looks.py). `decides_all`: of the trials that it knew of, none that has not
+        begun shall begin; all or none is recorded."""
+
+        def body(moment: int) -> None:
+            self._set_meta({LOOKS: [*self.get(LOOKS, []), {**look, "taken_at_ms": moment}]})
+            if decides_all:
+                self._set_meta({DECIDED: {"look": look["number"], "num_trials": look["num_known"]}})
+            self._happened(moment, "decided" if decides_all else "looked", message)
+
+        self._write(body)
+
+    def cancel_pending(
+        self, trial_ids: Iterable[str], message: str, *, earned: Collection[Place] = (), lost: Collection[Place] = ()
+    ) -> None:
+        """Trials that have not begun end together: they are not needed."""
+        gone = list(trial_ids)
+
+        def body(moment: int) -> None:
+            for trial_id in gone:
+                self._leave(trial_id, CANCELLED, moment)
+            self._place(earned, lost, moment)
+            self._happened(moment, CANCELLED, message)
 
         self._write(body)
 
@@ -182,11 +211,10 @@ class Journal(JournalFile, Queries, Undelivered):
 
     def note(self, kind: str, message: str, trial_id: str | None = None) -> None:
         """Something happened that is no result."""
-        self._write(
-            lambda moment: self._insert(
-                "events", [{"at_ms": moment, "kind": kind, "trial_id": trial_id, "message": message}]
-            )
-        )
+        self._write(lambda moment: self._happened(moment, kind, message, trial_id))
+
+    def _happened(self, moment: int, kind: str, message: str, trial_id: str | None = None) -> None:
+        self._insert("events", [{"at_ms": moment, "kind": kind, "trial_id": trial_id, "message": message}])
 
     # -- asked for from outside: needs no lease -------------------------------------------------------------------
 
@@ -204,6 +232,6 @@ class Journal(JournalFile, Queries, Undelivered):
         def body(moment: int) -> None:
             self._insert("trials", rows)
             self._set_meta(meta)
-            self._insert("events", [{"at_ms": moment, "kind": "extended", "trial_id": None, "message": message}])
+            self._happened(moment, "extended", message)
 
         self._write(body)

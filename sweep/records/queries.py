@@ -4,6 +4,7 @@ In: an open journal. Out: rows, by the names of their columns, and counts.
 """
 
 import sqlite3
+from collections.abc import Mapping
 
 from sweep.records.schema import ENDED, UNFINISHED
 
@@ -32,6 +33,26 @@ class Queries:
             "SELECT trial_id, cohort FROM trials WHERE cancel_requested = 1"
             " AND outcome IN ('pending', 'running', 'paused')"
         ).fetchall()
+
+    def num_never_begun(self, outcome: str) -> int:
+        """How many trials have this outcome, and were never started."""
+        return self._db.execute(
+            "SELECT count(*) FROM trials WHERE outcome = ? AND attempts = 0", (outcome,)
+        ).fetchone()[0]
+
+    def num_on_their_way(self, num_trials: int, epochs: Mapping[str, int]) -> int:
+        """How many of the first `num_trials` in launch order have neither ended nor trained for the `epochs` of their
+        scale."""
+        counts = [
+            self._db.execute(
+                "SELECT count(*) FROM trials WHERE outcome IN ('pending', 'running', 'paused') AND launch_order < ?"
+                " AND scale = ?"
+                " AND NOT EXISTS (SELECT 1 FROM epochs WHERE epochs.trial_id = trials.trial_id AND epoch = ?)",
+                (num_trials, scale, epoch),
+            ).fetchone()[0]
+            for scale, epoch in epochs.items()
+        ]
+        return sum(counts)
 
     def has_open_places(self) -> bool:
         """Whether some decision on an arrival is still to come."""

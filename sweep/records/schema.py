@@ -3,8 +3,9 @@
 Reading a journal from outside (any SQLite client):
 
 * `trials`: one row a trial; `outcome` is pending, running, paused (waits at a rung), completed, stopped, diverged,
-  failed or cancelled (by `sweep stop --trial`). `attempts` counts its starts, `user_failures` and
-  `machine_failures` the ends that were not its own doing; `batch_size` is set where memory forced a smaller one.
+  failed or cancelled (by `sweep stop --trial`, or because all was decided before it began). `attempts` counts its
+  starts, `user_failures` and `machine_failures` the ends that were not its own doing; `batch_size` is set where memory
+  forced a smaller one.
 * `epochs`: one row a trial and epoch. Losses and errors that were not finite are NULL. `checkpoint` is the digest of
   the state after it.
 * `decisions`: one row a trial and rung, `arrival` counts them in order. `error_pct` NULL ranks as the worst.
@@ -35,6 +36,10 @@ ARRIVALS_DELIVERED, CLOSINGS_DELIVERED = "arrivals_delivered", "closings_deliver
 ORIGIN_DELIVERED = "origin_delivered"
 DELIVERED = (ARRIVALS_DELIVERED, CLOSINGS_DELIVERED, ORIGIN_DELIVERED)
 PRIVATE_META = ("stop_requested", "tracking_close", "tracking_error", *DELIVERED)
+
+# Keys of the meta of a sweep that is judged while it runs: its looks in their order (sweep/statistics/looks.py); and
+# which of them left nothing undecided, with the number of trials by then. Of those none begins after it.
+LOOKS, DECIDED = "looks", "decided"
 
 Place = tuple[int, str]
 """A rung in epochs, and a trial's id."""

@@ -8,9 +8,13 @@ A *stretch* is a trial from where it stands until it ends, waits at a rung, fail
 tried again, has earned its place, or was added by `sweep extend` is one more stretch, and a resumed sweep is no
 special case. A trial fails by its own doing (`max_failures` more tries), by its machine's (`max_machine_failures`), or
 for want of memory (one more try with half the batch where the study allows it).
+
+A sweep that may end early is looked at while it runs (looks.py). Where a look has left nothing undecided, trials that
+have not begun are cancelled here, and those that have go on as usual.
 """
 
 import heapq
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,7 +22,18 @@ from enum import Enum
 from typing import Any
 
 from sweep.records import DecisionRow, EpochRow, Journal
-from sweep.records.journal import CANCELLED, COMPLETED, DIVERGED, FAILED, PAUSED, PENDING, RUNNING, STOPPED
+from sweep.records.journal import (
+    CANCELLED,
+    COMPLETED,
+    DECIDED,
+    DIVERGED,
+    FAILED,
+    LOOKS,
+    PAUSED,
+    PENDING,
+    RUNNING,
+    STOPPED,
+)
 from sweep.scheduling.asha import CONTINUE, PAUSE, STOP, Cohort, Judgement, Synchronous, next_rung, replay, rule_of
 from sweep.scheduling.population import cohorts_of
 from sweep.studies import Study
@@ -32,7 +47,8 @@ _POLL_S = 0.5
 
 
 class Nothing(Enum):
-    """No stretch now. `LATER`: one that runs can fail, or earn a place for another. `LEFT`: this session is over."""
+    """No stretch now. `LATER`: one that runs can fail or earn a place for another, or a look is to be taken first.
+    `LEFT`: this session is over."""
 
     LATER = "later"
     LEFT = "left"
@@ -113,6 +129,9 @@ class Conductor:
         for row in journal.trials("outcome = 'running'"):
             self._offer(row["trial_id"], rung=journal.last_epoch(row["trial_id"]))
         self._last_launched = -1
+        self._look_sizes = study.judging.look_sizes(study.num_trials)
+        self._num_decided = 0  # of the trials in launch order: of those none begins any more
+        self._awaits_look = False
 
     def _cohorts(self) -> dict[str, Cohort]:
         waits = self._study.stopping.method == "synchronous"
@@ -126,7 +145,7 @@ class Conductor:
             return Nothing.LEFT
         trial_id = self._pop()
         if trial_id is None:
-            if self._live or self._again:
+            if self._live or self._again or self._awaits_look:
                 return Nothing.LATER
             if lost := self._rule.close():
                 self._journal.close_waiting(lost)
@@ -157,8 +176,10 @@ class Conductor:
             row = self._journal.trial(trial_id)
             if row is not None and row["outcome"] in (PENDING, RUNNING) and trial_id not in self._live:
                 return trial_id
+        self._heed_decision()
         row = self._journal.next_pending(self._last_launched)
-        if row is None:
+        self._awaits_look = row is not None and row["launch_order"] >= self._first_to_wait()
+        if row is None or self._awaits_look:
             return None
         self._last_launched = row["launch_order"]
         return row["trial_id"]
@@ -180,6 +201,35 @@ class Conductor:
             self._cancelled.add(row["trial_id"])
             if row["trial_id"] not in self._live:
                 self._leave(row["trial_id"], row["cohort"], CANCELLED)
+        self._heed_decision()
+
+    def _heed_decision(self) -> None:
+        """Where a look has left nothing undecided, no further trial begins of those that there were then."""
+        decided = self._journal.get(DECIDED) if self._look_sizes else None
+        if decided is None or decided["num_trials"] <= self._num_decided:
+            return
+        self._num_decided = decided["num_trials"]
+        pending = self._journal.trials(f"outcome = 'pending' AND launch_order < {self._num_decided}")
+        gone = {row["trial_id"]: row["cohort"] for row in pending if row["trial_id"] not in self._live}
+        if not gone:
+            return
+        judgements = [self._left(trial_id, cohort) for trial_id, cohort in gone.items()]
+        left = Judgement(
+            None,
+            earned=tuple(place for judgement in judgements for place in judgement.earned),
+            lost=tuple(place for judgement in judgements for place in judgement.lost),
+        )
+        message = f"{len(gone)} trials that had not begun: look {decided['look']} has left nothing undecided"
+        self._journal.cancel_pending(gone, message, earned=left.earned, lost=left.lost)
+        self._settle(left)
+
+    def _first_to_wait(self) -> float:
+        """In synchronous mode nothing may depend on the timing, nor may who has begun when a look decides: trials that
+        are not in the next look begin after it. Infinite where none waits."""
+        if self._study.stopping.method != "synchronous" or self._num_decided:
+            return math.inf
+        num_taken = len(self._journal.get(LOOKS, [])) if self._look_sizes else 0
+        return self._look_sizes[num_taken] if num_taken < len(self._look_sizes) else math.inf
 
     def _know(self, cohort: str) -> None:
         """Trials that were added meanwhile form cohorts of their own where a rung waits for all its trials."""
@@ -382,9 +432,12 @@ class Conductor:
         return half if allowed and half >= 1 else None
 
     def _leave(self, trial_id: str, cohort: str, outcome: str) -> None:
-        self._know(cohort)
-        left = self._rule.leave(cohort, trial_id)
+        left = self._left(trial_id, cohort)
         self._journal.leave(trial_id, outcome, earned=left.earned, lost=left.lost)
         self._journal.note(outcome, "ended by `sweep stop --trial`", trial_id)
         self._settle(left)
         self._ended(trial_id, outcome, None)
+
+    def _left(self, trial_id: str, cohort: str) -> Judgement:
+        self._know(cohort)
+        return self._rule.leave(cohort, trial_id)

@@ -27,6 +27,7 @@ from sweep.records import Journal
 from sweep.records.journal import LeaseLostError
 from sweep.scheduling.conductor import Conductor
 from sweep.scheduling.engine import DRAIN, Order
+from sweep.scheduling.looks import Looks
 from sweep.studies import study_from_dict
 from sweep.training.data import DataFiles
 
@@ -91,7 +92,7 @@ def supervise(
     switch: StopSwitch,
     log: Log,
 ) -> None:
-    """Train everything that is unfinished; returns early when the switch says so.
+    """Train everything that is unfinished; returns early when the switch says so. Looks are taken meanwhile (looks.py).
 
     `prepare` makes damaged data files again. Raises `ValueError` for what was wrong before the first trial,
     `EngineDiedError`, `LeaseLostError`, or `RuntimeError` where the data's source is damaged too.
@@ -99,13 +100,14 @@ def supervise(
     run_dir = journal.path.parent
     assert journal.token is not None
     deaths, has_trained = 0, False
+    looks = Looks(journal, log)
     while not switch():
         if journal.is_finished():
             if journal.has_open_places():  # a driver was killed between the last end and the decision on the others
                 Conductor(journal, study_from_dict(journal.get("study"))).next_stretch()
             return
         known = journal.num_epochs()
-        end, message = _run_engine(Order.of(run_dir, journal.token, profile, data), switch, log)
+        end, message = _run_engine(Order.of(run_dir, journal.token, profile, data), switch, looks, log)
         if end == "done" and (switch() or journal.is_finished()):
             continue
         if end == "fenced":
@@ -195,7 +197,7 @@ def when_there_is_room(step: Callable[[], Any], run_dir: Path, switch: StopSwitc
 # -- one engine ----------------------------------------------------------------------------------------------------
 
 
-def _run_engine(order: Order, switch: StopSwitch, log: Log) -> tuple[str, str]:
+def _run_engine(order: Order, switch: StopSwitch, looks: Looks, log: Log) -> tuple[str, str]:
     """How an engine ended (`engine.End`), and why."""
     log_path = Path(order.run_dir) / LOG_FILE
     try:
@@ -210,12 +212,12 @@ def _run_engine(order: Order, switch: StopSwitch, log: Log) -> tuple[str, str]:
     except OSError as error:
         return ("full" if not has_room(Path(order.run_dir)) else "died"), f"no process could be started: {error}"
     try:
-        return _attend(process, order, switch, log)
+        return _attend(process, order, switch, looks, log)
     finally:
         _end(process)
 
 
-def _attend(process: subprocess.Popen, order: Order, switch: StopSwitch, log: Log) -> tuple[str, str]:
+def _attend(process: subprocess.Popen, order: Order, switch: StopSwitch, looks: Looks, log: Log) -> tuple[str, str]:
     messages: queue.Queue[dict[str, Any] | None] = queue.Queue()
     threading.Thread(target=_read, args=(process, messages), daemon=True).start()
     _send(process, json.dumps(asdict(order)))
@@ -224,6 +226,7 @@ def _attend(process: subprocess.Popen, order: Order, switch: StopSwitch, log: Lo
         if switch() and not drained:
             drained = True
             _send(process, DRAIN)
+        looks()
         try:
             message = messages.get(timeout=0.2)
         except queue.Empty:

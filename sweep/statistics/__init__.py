@@ -11,10 +11,11 @@ from sweep.statistics.errors import (
     shared_rung,
     study_of,
 )
+from sweep.statistics.looks import Look, due_look, ended_early_by, judge_study, looks_taken, num_not_needed
 from sweep.statistics.paired import Difference, ensemble_gain, paired_difference
 from sweep.statistics.pairs import repeats_of, scale_pairs
 from sweep.statistics.seeds import Estimate, estimates, flattery_pct, over_images, over_seeds
-from sweep.statistics.verdicts import Verdict, holm, judge, judge_study
+from sweep.statistics.verdicts import Verdict, holm, judge
 
 __all__ = [
     "CohortSummary",
@@ -22,14 +23,17 @@ __all__ = [
     "Difference",
     "Estimate",
     "Interval",
+    "Look",
     "Verdict",
     "best_trials",
     "chance_error_pct",
     "cohort",
     "cost",
     "difference_interval",
+    "due_look",
     "edf",
     "edf_band",
+    "ended_early_by",
     "ensemble_gain",
     "errors_at",
     "errors_by_trial",
@@ -38,6 +42,8 @@ __all__ = [
     "holm",
     "judge",
     "judge_study",
+    "looks_taken",
+    "num_not_needed",
     "over_images",
     "over_seeds",
     "paired_difference",

@@ -7,6 +7,7 @@ the nearest known one named. Nothing here reads the clock, the machine or the en
 
 import hashlib
 import json
+import math
 import tomllib
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
@@ -17,7 +18,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from sweep.spaces import SPACES, Space, colours_of, get_space
+from sweep.spaces import SPACES, Space, colours_of, get_space, rule_pairs
 from sweep.spaces.checks import nearest
 from sweep.spaces.mlp import MLP_CHECKS
 from sweep.studies.data import Data
@@ -26,6 +27,8 @@ from sweep.studies.scale import INHERITED, Own, Scale
 from sweep.studies.settings import Count, Settings, Share
 
 MAX_TRIALS = 1_000_000  # of one sweep: drawing them takes some minutes and 1.2 GB
+
+MIN_TRIALS_AT_LOOK = 4  # of each space at each scale, on average; fewer show no spread
 
 TRAIN = "train"  # the objective of a study that trains its networks
 
@@ -37,7 +40,7 @@ LATER_FIELDS: dict[str, tuple[str, ...]] = {
         "drop_last", "optimizer", "beta2", "l1_decay", "gradient_clip", "schedule", "step_at", "step_factor",
         "cycle_rise", "mixup", "random_erasing",
     ),
-    "judging": ("match", "match_strata"),
+    "judging": ("match", "match_strata", "stop_when", "looks"),
     "scale": (
         "mlp", "vit", "of", "width_factor", "depth_factor", "trials_per_space", "max_epochs", "grace_epochs",
         "num_train",
@@ -91,6 +94,10 @@ class Judging(Settings):
 
     `match` compares only networks of like flops, params or activations, so that the effect of a rule and that of being
     larger do not mix: in `match_strata` bands of equal ratio, 0 for as many as there are networks for.
+
+    `stop_when` "decided" judges a sweep while it runs, at `looks` looks after equal shares of its trials, the last one
+    at its end. It ends early where a look leaves no rule undecided. The error rates hold for all looks together
+    (sweep/statistics/sequential.py).
     """
 
     margin_pct: Annotated[float, Field(gt=0)] = 0.5
@@ -98,6 +105,25 @@ class Judging(Settings):
     num_bootstrap: Annotated[int, Field(ge=100)] = 10_000
     match: Match = "none"
     match_strata: Annotated[int, Field(ge=0, le=1000)] = 0
+    stop_when: Literal["end", "decided"] = "end"
+    looks: Annotated[int, Field(ge=2, le=10)] = 4
+
+    @model_validator(mode="after")
+    def _looks(self) -> "Judging":
+        if self.stop_when == "end" and self.looks != type(self).model_fields["looks"].default:
+            raise ValueError(
+                f"looks = {self.looks} goes with stop_when = 'decided', not with {self.stop_when!r}; leave it out, or "
+                "change stop_when"
+            )
+        return self
+
+    def look_sizes(self, num_trials: int) -> tuple[int, ...]:
+        """After how many of `num_trials` planned trials, in launch order, there is a look before the end."""
+        return tuple(
+            math.ceil(num_trials * number / self.looks)
+            for number in range(1, self.looks)
+            if self.stop_when == "decided"
+        )
 
 
 class Rerun(Settings):
@@ -253,6 +279,26 @@ class Study(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _looks(self) -> "Study":
+        judging = self.judging
+        if judging.stop_when == "end":
+            return self
+        if not rule_pairs(self.design_spaces):
+            raise ValueError(
+                "judging.stop_when = 'decided', but no two of the spaces differ by a rule, so there is nothing to "
+                "decide; name two that do, or leave it out"
+            )
+        fewest = min(self.judged_scales, key=lambda scale: self.trials_at(scale.name)).name
+        if self.trials_at(fewest) < MIN_TRIALS_AT_LOOK * judging.looks:
+            where = f" at scale {fewest!r}" if self.get_scale(fewest).of else ""
+            raise ValueError(
+                f"judging.looks = {judging.looks} with trials_per_space = {self.trials_at(fewest)}{where}: the first "
+                f"look would come after fewer than {MIN_TRIALS_AT_LOOK} networks of each space; lower looks, or raise "
+                f"trials_per_space to {MIN_TRIALS_AT_LOOK * judging.looks}"
+            )
+        return self
+
     def get_scale(self, name: str) -> Scale:
         return next(scale for scale in self.scale if scale.name == name)
 
@@ -341,6 +387,7 @@ class Study(Settings):
                 "data": self.data.model_dump() | {"num_train": num_train, "num_validation": num_validation},
                 "recipe": self.recipe.model_dump() | {"batch_size": min(self.recipe.batch_size, 32)},
                 "stopping": self.stopping.model_dump() | stopping,
+                "judging": self.judging.model_dump() | {"stop_when": "end", "looks": Judging().looks},
                 "rerun": self.rerun.model_dump() | {"epochs": 1},
             }
         )

@@ -173,7 +173,8 @@ def note(study: Mapping[str, Any], verdicts: str = "") -> str:
                 "- `error_pct`: error on the validation images in percent, one point an epoch. Compare only trials of "
                 "the same scale and `rung` (epochs trained): the longer one trains, the lower it gets.",
                 "- `outcome`: completed; stopped (early, at `rung`; status KILLED); diverged, failed (status FAILED); "
-                "cancelled (by hand; KILLED); paused (waits at `rung` for its place; SCHEDULED).",
+                "cancelled (by hand, or because all was decided before it began; KILLED); paused (waits at `rung` for "
+                "its place; SCHEDULED).",
                 "- `audited`: kept on by lottery whatever its error, so that the stopped ones can be judged fairly.",
                 "- `flops_m`, `params_m`, `activations_m`: millions, for one image. Colours tell the design spaces.",
             ]

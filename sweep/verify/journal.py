@@ -309,6 +309,7 @@ def _flaws_of_meta(meta: Row) -> Iterator[str]:
         known = extension if isinstance(extension, dict) else {}
         if not (_is_int(known.get("trials"), 1) and isinstance(known.get("spaces"), list)):
             yield f"meta extensions holds {extension!r}"
+    yield from _flaws_of_looks(meta)
     if not _is_int(meta.get("created_at_ms"), 0):
         yield f"meta created_at_ms is {meta.get('created_at_ms')!r}"
 
@@ -329,6 +330,47 @@ def _flaws_of_scales(scales: object) -> Iterator[str]:
         if (of := scale.get("of", "")) and of not in earlier:
             yield f"the scale {scale['name']} is of {of!r}, which is no earlier one"
         earlier.add(scale["name"])
+
+
+_LOOK = {
+    "number": 1, "num_trials": 1, "num_begun": 0, "num_known": 1, "num_decided": 0, "taken_at_ms": 0,
+}  # fmt: skip
+_COMPARED = {
+    "space_without": str, "space_with": str, "scale": str, "n_without": int, "n_with": int, "effect_pct": _REAL,
+    "p_different": float, "p_equivalent": float,
+}  # fmt: skip
+
+
+def _flaws_of_looks(meta: Row) -> Iterator[str]:
+    looks, decided = meta.get("looks", []), meta.get("decided", {"look": 1, "num_trials": 1})
+    for look in looks if isinstance(looks, list) else [looks]:
+        known = look if isinstance(look, dict) else {}
+        compared = known.get("compared")
+        are_counts = all(_is_int(known.get(name), least) for name, least in _LOOK.items())
+        if not (are_counts and isinstance(compared, list) and _are_epochs(known.get("rung_epochs"))):
+            yield f"meta looks holds {look!r}"
+        elif not all(isinstance(one, dict) and _is_compared(one) for one in compared):
+            yield f"meta looks holds the comparisons {compared!r}"
+    if not (isinstance(decided, dict) and all(_is_int(decided.get(name), 1) for name in ("look", "num_trials"))):
+        yield f"meta decided is {decided!r}"
+    study = meta["study"]
+    judging = study.get("judging", {})
+    if isinstance(judging, dict) and judging.get("stop_when") == "decided":
+        confidence, num_looks = judging.get("confidence"), judging.get("looks")
+        if not (isinstance(confidence, float) and 0 < confidence < 1 and _is_int(num_looks, 2)):
+            yield f"the study's judging has confidence {confidence!r} and looks {num_looks!r}"
+        if not _is_int((study.get("data") or {}).get("num_classes"), 2):
+            yield f"the study's data are {study.get('data')!r}"
+    elif not isinstance(judging, dict):
+        yield f"the study's judging is {judging!r}"
+
+
+def _are_epochs(by_scale: object) -> bool:
+    return isinstance(by_scale, dict) and all(_is_int(number, 1) for number in by_scale.values())
+
+
+def _is_compared(one: Row) -> bool:
+    return all(isinstance(one.get(name), kind) and one.get(name) == one.get(name) for name, kind in _COMPARED.items())
 
 
 def _is_int(value: object, least: int) -> bool:

@@ -17,7 +17,7 @@ import synthetic
 from dashboards.report import render_report, to_toml, write_report
 from dashboards.words import signed
 from sweep.records.tables import TRIALS, Tables
-from sweep.statistics import Verdict, judge, study_of
+from sweep.statistics import Verdict, judge, judge_study, looks_taken, study_of
 from sweep.studies import load_study, shipped_studies, study_from_dict
 
 CHROMIUM = shutil.which("chromium")
@@ -283,3 +283,15 @@ def test_browser_draws_all_figures_without_an_error(tables, tmp_path: Path):
     assert done.stdout.count('class="main-svg"') >= 5
     assert done.stdout.count('class="plot-container') == 5
     assert 'data-title="Share' not in done.stdout
+
+
+def test_a_sweep_that_ended_early_says_so_and_calls_no_trial_cancelled_by_hand():
+    sweep = synthetic.looked_at({"anynet_c": 60.0, "anynet_d": 20.0}, trials_per_space=32)
+    num = looks_taken(sweep)[-1].num_trials
+    some = synthetic.at_moment(sweep, num)
+    ended = synthetic.with_outcome(some, set(range(num, 64)), "cancelled", attempts=0)
+    text = Page(render_report(ended, judge_study(ended))).text
+    assert f"Ended early after look {num // 16} of 4" in text
+    assert f"decided at look {num // 16}" in text
+    assert "for all looks (group-sequential" in text
+    assert "cancelled by hand" not in text

@@ -7,7 +7,7 @@ import pytest
 import synthetic
 
 from dashboards import words
-from sweep.statistics import Verdict, judge, study_of
+from sweep.statistics import Verdict, judge, judge_study, looks_taken, study_of
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +115,27 @@ def test_several_hosts_are_named_as_such(tables):
     column = tables.epochs.schema.get_field_index("host")
     spread = tables.epochs.set_column(column, "host", [hosts[: tables.epochs.num_rows]])
     assert words.machine_text(replace(tables, epochs=spread)) == "Example CPU @ 2.00GHz, 2 CPUs; trained on 2 hosts"
+
+
+def test_a_sweep_that_was_judged_at_its_end_says_nothing_of_looks(tables):
+    assert words.looks_text(tables) == ""
+
+
+def test_looks_are_told_before_the_first_between_them_and_at_the_end():
+    sweep = synthetic.looked_at(dict.fromkeys(("anynet_c", "anynet_d"), 22.0))
+    assert "its first look is to come" in words.looks_text(synthetic.at_moment(sweep, 7))
+    between = synthetic.at_moment(sweep, 20)
+    assert "look 2 of 4, at 16 trials, is the last so far, and 0 of 1 rules are decided" in words.looks_text(between)
+    assert "look 4 of 4, at 32 trials" in words.looks_text(sweep)
+    [answer] = words.answers(sweep, judge_study(synthetic.at_moment(sweep, 7)))
+    assert "no interval before the first look" in answer
+
+
+def test_an_early_end_is_told():
+    sweep = synthetic.looked_at({"anynet_c": 60.0, "anynet_d": 20.0}, trials_per_space=32)
+    num = looks_taken(sweep)[-1].num_trials
+    some = synthetic.at_moment(sweep, num + 3)
+    ended = synthetic.with_outcome(some, set(range(num + 3, 64)), "cancelled", attempts=0)
+    told = words.looks_text(ended)
+    assert told.startswith(f"Ended early after look {num // 16} of 4 ({num} of 64 trials), as the study wanted")
+    assert f"{num + 3} trials had begun by then" in told

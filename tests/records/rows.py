@@ -91,6 +91,8 @@ WRITES: dict[str, Callable[[Journal], Any]] = {
     "set_checkpoint": lambda journal: journal.set_checkpoint(T0, 1, "ab"),
     "note": lambda journal: journal.note("kind", "message"),
     "ask_to_cancel": lambda journal: journal.ask_to_cancel(T0),
+    "record_look": lambda journal: journal.record_look({"number": 1, "num_known": 4}, "seen", decides_all=True),
+    "cancel_pending": lambda journal: journal.cancel_pending([T3], "not needed"),
     "add_trials": lambda journal: journal.add_trials([trial_row(9)]),
     "beat": lambda journal: journal.beat(),
     "release_lease": lambda journal: journal.release_lease(),

@@ -121,6 +121,39 @@ def test_only_what_has_not_ended_is_cancelled(journal):
     assert journal.is_finished()
 
 
+def test_a_look_and_what_follows_from_it_are_one_commit(journal):
+    journal.record_look({"number": 1, "num_known": 4}, "1 of 2 rules decided", decides_all=False)
+    assert (len(journal.get("looks")), journal.get("decided")) == (1, None)
+    journal.record_look({"number": 2, "num_known": 4}, "all 2 rules decided", decides_all=True)
+    looks = journal.get("looks")
+    assert [look["number"] for look in looks] == [1, 2]
+    assert looks[0]["taken_at_ms"] <= looks[1]["taken_at_ms"] == journal.latest_ms()
+    assert journal.get("decided") == {"look": 2, "num_trials": 4}
+    assert [(row["kind"], row["message"]) for row in journal.events()] == [
+        ("looked", "1 of 2 rules decided"),
+        ("decided", "all 2 rules decided"),
+    ]
+
+
+def test_trials_that_have_not_begun_end_together(journal):
+    journal.record(epoch_row(T0, 1), decision_row(T0, 1, 20.0, None), "paused")
+    journal.cancel_pending([T2, T3], "2 trials", earned=[(1, T0)])
+    assert [row["outcome"] for row in journal.trials()] == ["running", "pending", "cancelled", "cancelled"]
+    assert {row["ended_at_ms"] for row in journal.trials("outcome = 'cancelled'")} == {journal.latest_ms()}
+    assert [(row["kind"], row["trial_id"], row["message"]) for row in journal.events()] == [
+        ("cancelled", None, "2 trials")
+    ]
+
+
+def test_on_their_way_are_those_of_the_first_that_have_neither_ended_nor_come_so_far(journal):
+    assert journal.num_on_their_way(4, {"small": 1}) == 4
+    journal.record(epoch_row(T0, 1), None, "running")
+    journal.record(epoch_row(T1, 1), None, "paused")
+    journal.leave(T3, "cancelled")
+    assert [journal.num_on_their_way(num, {"small": 1}) for num in range(5)] == [0, 0, 0, 1, 1]
+    assert journal.num_on_their_way(4, {"small": 2, "large": 1}) == 3
+
+
 def test_trials_are_added_all_or_none(journal):
     with pytest.raises(sqlite3.IntegrityError):
         journal.add_trials([trial_row(4), trial_row(3)], extensions=[{"spaces": ["anynet_c"], "trials": 2}])

@@ -22,9 +22,12 @@ CONTRACT = [
     "space_without",
     "space_with",
     "scale",
+    "budget",
     "rung_epochs",
     "n_without",
     "n_with",
+    "num_known_without",
+    "num_known_with",
     "mean_without_pct",
     "mean_with_pct",
     "effect_pct",
@@ -40,6 +43,9 @@ CONTRACT = [
     "num_matched_without",
     "num_matched_with",
     "share_outside",
+    "looks_taken",
+    "decided_at_look",
+    "others",
 ]
 
 

@@ -83,6 +83,7 @@ def test_settings_that_came_later_leave_the_hash_of_older_studies_as_it_was():
     assert load_study("quickstart", ["judging.match=flops"]).hash != "40442e204932"
     assert load_study("quickstart", ["judging.match_strata=4"]).hash != "40442e204932"
     assert load_study("quickstart", ["rerun.ensemble=3"]).hash != "40442e204932"
+    assert load_study("quickstart", ["judging.stop_when=decided"]).hash != "40442e204932"
 
 
 def test_what_was_recorded_before_a_setting_came_keeps_its_hash():
@@ -220,6 +221,10 @@ def test_studies_are_frozen():
         ("data.num_channels=2", "data.num_channels = 2", "1 or 3"),
         ("data.num_classes=1", "data.num_classes = 1", "2"),
         ("data.max_bad_share=1.5", "data.max_bad_share = 1.5", "less"),
+        ("judging.stop_when=now", "judging.stop_when = 'now'", "'decided'"),
+        ("judging.looks=8", "looks = 8", "goes with stop_when = 'decided'"),
+        ("judging={stop_when='decided', looks=1}", "judging.looks = 1", "greater"),
+        ("judging={stop_when='decided', looks=6}", "judging.looks = 6 with trials_per_space = 20", "to 24"),
         ("recipe.batch_size=9000", "recipe.batch_size = 9000", "num_train"),
         ("spaces=[]", "spaces", "at least 1"),
         ('spaces=["anynet_f"]', "anynet_f", "anynet_"),
@@ -265,6 +270,26 @@ def test_the_hash_counts_classes_and_channels_where_the_name_does_not_say_them()
 @pytest.mark.parametrize(("name", "known"), [("quickstart", "40442e204932"), ("rules_small", "ede0464ebeff")])
 def test_studies_keep_the_hash_under_which_they_were_recorded(name, known):
     assert load_study(name).hash == known
+
+
+def test_looks_come_after_equal_shares_of_the_trials():
+    study = load_study("quickstart", ["judging.stop_when=decided"])
+    assert study.judging.look_sizes(study.num_trials) == (20, 40, 60)
+    assert study.judging.look_sizes(81) == (21, 41, 61)
+    assert load_study("quickstart").judging.look_sizes(80) == ()
+    thirds = load_study("quickstart", ["judging={stop_when='decided', looks=3}"])
+    assert thirds.judging.look_sizes(80) == (27, 54)
+
+
+def test_looks_without_a_rule_to_decide_are_refused():
+    message = refusal("judging.stop_when=decided", 'spaces=["anynet_a"]')
+    assert "judging.stop_when = 'decided'" in message
+    assert "name two that do" in message
+
+
+def test_the_smoke_form_is_not_looked_at():
+    small = load_study("quickstart", ["judging={stop_when='decided', looks=3}"]).smoke()
+    assert small.judging.look_sizes(small.num_trials) == ()
 
 
 def test_several_mistakes_are_all_named():

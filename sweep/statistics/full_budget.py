@@ -1,0 +1,315 @@
+"""The errors of a space at its full budget, though early stopping ended most of its networks before.
+
+In: a `Cohort`. Out: estimates of the mean, the EDF and its quantiles over *all* networks of the cohort. Facts:
+survivors of ASHA are not a sample of the space (DESIGN, section 4.1). But the audit lottery kept each network that the
+rule wanted to end with a known probability p, drawn before it started, so the networks whose error is known are a
+probability sample: with inclusion probability π = 1 where the rule never wanted to end it, π = p where it did.
+
+* `horvitz_thompson`: each known error counts 1/π (Horvitz and Thompson 1952). Unbiased, whatever the curves.
+* `hajek`: the same weights, made to sum to the number of networks (Hájek 1971). Where p is not known it is the share
+  that was kept, and the two are one.
+* `model_assisted`: a regression predicts the full-budget error of each network that the rule wanted to end, from its
+  error at that rung and the rung; the mean prediction is then corrected by the weighted residuals of those that were
+  audited (the difference estimator, Särndal, Swensson and Wretman 1992, chapter 6; as augmented inverse probability
+  weighting, Robins, Rotnitzky and Zhao 1994). The prediction of an audited network is that of a regression without it
+  (leave one out), which keeps the estimate unbiased in samples of any size, right model or wrong (Wu and
+  Gagnon-Bartsch 2018). The regression is linear in the errors of the audited, so it amounts to one set of weights for
+  all questions: mean, EDF, quantiles.
+
+The regression is a ridge on the error at the rung, hinges at its quartiles and its 90 % quantile (networks that have
+learnt nothing are apart from the rest), and the logarithm of the rung's epochs; with fewer than six audited networks it
+is their mean. Intervals of the mean: studentised bootstrap of both phases, the regression made anew in each resample. A
+closed form stands beside it (`means`): the spread of the n pseudo-errors. Quantiles: effects.py.
+
+`bounds` tells what can be said with no lottery at all (Manski 1989): the unknown errors lie between 0 and 100 %, or,
+if no network ends worse than it was when it was stopped, between 0 and that.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, get_args
+
+import numpy as np
+
+from sweep.statistics.bootstrap import Floats
+from sweep.statistics.cohorts import Bools, Cohort
+from sweep.statistics.samples import Complete, Sample
+
+Method = Literal["model_assisted", "hajek", "horvitz_thompson"]
+
+FEWEST_AUDITED = 2  # one has no variance
+_FEWEST_FOR_MODEL = 6
+_RIDGE = 10.0  # in networks: against a dozen audited the prediction is half the mean, against a hundred it is its own
+_HINGES = (0.25, 0.5, 0.75, 0.9)
+_TINY = 1e-9
+# Resampled values held at once.
+_BLOCK_VALUES = 4_000_000
+
+
+def full_budget(cohort: Cohort, method: Method = "model_assisted") -> Sample | None:
+    """The cohort at its full budget. None while trials are still to train, and where fewer than two networks were
+    audited among those that the rule wanted to end: then there are only `bounds`.
+
+    Cancelled trials are left out: who was cancelled did not hang on its error.
+    """
+    if method not in get_args(Method):
+        raise ValueError(f"method: {method!r} is no estimator; choose one of {', '.join(get_args(Method))}")
+    if cohort.is_open.any():
+        return None
+    ended = cohort.take(~cohort.is_cancelled) if cohort.is_cancelled.any() else cohort
+    if not len(ended):
+        return None
+    if ended.is_certain.all():
+        return Complete(ended.final_errors)
+    num_audited = int(np.count_nonzero(ended.is_finished & ~ended.is_certain))
+    if num_audited < FEWEST_AUDITED or ended.audit_fraction == 0:
+        return None
+    return FullBudget(ended, method)
+
+
+@dataclass(frozen=True)
+class FullBudget:
+    """A cohort some of whose networks were stopped, at its full budget; made by `full_budget`."""
+
+    cohort: Cohort
+    method: Method
+
+    @property
+    def num(self) -> int:
+        return len(self.cohort)
+
+    @cached_property
+    def num_uncertain(self) -> int:
+        """Networks that the rule wanted to end."""
+        return int(np.count_nonzero(~self.cohort.is_certain))
+
+    @cached_property
+    def num_audited(self) -> int:
+        """Those of them that the lottery kept."""
+        return len(self.values) - self._num_certain
+
+    @cached_property
+    def probability(self) -> float:
+        """Of the lottery: as stated, else the share that it kept."""
+        stated = self.cohort.audit_fraction
+        return self.num_audited / self.num_uncertain if stated is None else stated
+
+    @cached_property
+    def values(self) -> Floats:
+        """The known errors: those that are certain, then those that were audited."""
+        certain = self.cohort.final_errors[self.cohort.is_certain]
+        return np.concatenate([certain, self._audited_errors])
+
+    @cached_property
+    def weights(self) -> Floats:
+        """Of the known errors; they sum to 1. Those of the model can be negative."""
+        if self.method != "model_assisted":
+            inverse = np.concatenate([np.ones(self._num_certain), np.full(self.num_audited, 1 / self.probability)])
+            return inverse / (inverse.sum() if self.method == "hajek" else self.num)
+        of_audited = np.zeros(self.num_audited)
+        left = self._rows[~self._is_audited].sum(axis=0)
+        of_audited += left @ self._fit  # predictions of those that were stopped
+        scale = (1 / self.probability - 1) / (1 - self._leverage)
+        of_audited += 1 + scale - (scale @ self._rows[self._is_audited]) @ self._fit
+        return np.concatenate([np.ones(self._num_certain), of_audited]) / self.num
+
+    @property
+    def has_spread(self) -> bool:
+        return self.num_audited >= FEWEST_AUDITED and float(np.ptp(self._audited_errors)) > 0
+
+    @cached_property
+    def mean(self) -> float:
+        return float(self.weights @ self.values)
+
+    @cached_property
+    def squared_error(self) -> float:
+        """That of the resamples for the model-assisted mean; the closed form for the other methods."""
+        if self.method != "model_assisted":
+            return float(self._weighted_means(self.values[:, None])[1][0])
+        coefficients, residuals = self._refit(np.ones((1, self.num_audited)))
+        certain = self.values[: self._num_certain]
+        first = self._first_phase_variance(coefficients, np.array([certain.mean() if len(certain) else 0.0]))[0]
+        share = self.num_uncertain / self.num
+        return float(first / self.num + share**2 * residuals.var(axis=1, ddof=1)[0] / self.num_audited)
+
+    def means(self, of: Floats) -> tuple[Floats, Floats]:
+        """See `Sample`; the squared errors are those of the closed form."""
+        if self.method != "model_assisted":
+            return self._weighted_means(of)
+        pseudo = self.pseudo_values(of)
+        return pseudo.mean(axis=0), pseudo.var(axis=0, ddof=1) / self.num
+
+    def pseudo_values(self, of: Floats) -> Floats:
+        """(n, q): what each network adds to the mean of `of` (k, q); the certain first, then the others in their
+        order."""
+        certain, audited = of[: self._num_certain], of[self._num_certain :]
+        predicted = self._rows @ (self._fit @ audited)
+        residual = (audited - predicted[self._is_audited]) / (1 - self._leverage)[:, None]
+        predicted[self._is_audited] = audited - residual + residual / self.probability
+        return np.concatenate([certain, predicted])
+
+    def _weighted_means(self, of: Floats) -> tuple[Floats, Floats]:
+        mean = self.weights @ of
+        centred = of - mean if self.method == "hajek" else of
+        contributions = self.num * self.weights[:, None] * centred  # nothing from those that were stopped
+        total, squares = contributions.sum(axis=0), (contributions**2).sum(axis=0)
+        variance = (squares - total**2 / self.num) / (self.num - 1)
+        return mean, variance / self.num
+
+    # -- the regression ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _num_certain(self) -> int:
+        return int(np.count_nonzero(self.cohort.is_certain))
+
+    @cached_property
+    def _is_audited(self) -> Bools:
+        """Of the networks that the rule wanted to end, in their order."""
+        return self.cohort.is_finished[~self.cohort.is_certain]
+
+    @cached_property
+    def _audited_errors(self) -> Floats:
+        return self.cohort.final_errors[~self.cohort.is_certain][self._is_audited]
+
+    @cached_property
+    def _rows(self) -> Floats:
+        """(u, f): the regression's columns for the u networks that the rule wanted to end, the constant first."""
+        uncertain = self.cohort.take(~self.cohort.is_certain)
+        constant = np.ones((len(uncertain), 1))
+        if self.method != "model_assisted" or self.num_audited < _FEWEST_FOR_MODEL:
+            return constant
+        error = _error_at_its_rung(uncertain)
+        hinges = [np.maximum(error - quantile, 0) for quantile in np.quantile(error, _HINGES)]
+        columns = np.stack([error, *hinges, np.log(uncertain.would_stop_at)], axis=1)
+        spread = columns.std(axis=0)
+        return np.concatenate([constant, (columns - columns.mean(axis=0)) / np.where(spread > 0, spread, 1)], axis=1)
+
+    @cached_property
+    def _fit(self) -> Floats:
+        """(f, a): from the a audited errors to the coefficients."""
+        audited = self._rows[self._is_audited]
+        moments = audited.T @ audited + _penalty(audited.shape[1])
+        return np.asarray(np.linalg.solve(moments, audited.T), dtype=np.float64)
+
+    @cached_property
+    def _leverage(self) -> Floats:
+        """(a,): how much an audited network weighs in its own prediction."""
+        return np.einsum("af,fa->a", self._rows[self._is_audited], self._fit)
+
+    # -- the bootstrap -------------------------------------------------------------------------------------------
+
+    def resample(self, size: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
+        """Both phases anew: which networks were drawn and what the rule made of them (normal, for these are all n
+        networks), and which of those that it wanted to end were audited (with replacement). The model-assisted estimate
+        whatever the method: its weights are what the resamples are for."""
+        block = max(1, _BLOCK_VALUES // (self.num_audited * self._rows.shape[1]))
+        parts = [self._resample(min(block, size - start), rng) for start in range(0, size, block)]
+        means, squared_errors = zip(*parts)
+        return np.concatenate(means), np.concatenate(squared_errors)
+
+    def _resample(self, size: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
+        num, num_audited, share = self.num, self.num_audited, self.num_uncertain / self.num
+        counts = rng.multinomial(num_audited, np.full(num_audited, 1 / num_audited), size=size).astype(np.float64)
+        coefficients, residuals = self._refit(counts)
+        rows, certain = self._drawn(size, rng)
+        residual_mean = (counts * residuals).sum(axis=1) / num_audited
+        residual_variance = (counts * (residuals - residual_mean[:, None]) ** 2).sum(axis=1) / (num_audited - 1)
+        mean = share * ((rows * coefficients).sum(axis=1) + residual_mean) + (1 - share) * certain
+        return mean, self._first_phase_variance(
+            coefficients, certain
+        ) / num + share**2 * residual_variance / num_audited
+
+    def _refit(self, counts: Floats) -> tuple[Floats, Floats]:
+        """Coefficients (size, f), and residuals (size, a) of each audited network from a fit without its copies."""
+        audited = self._rows[self._is_audited]
+        num_columns = audited.shape[1]
+        squares = (audited[:, :, None] * audited[:, None, :]).reshape(len(audited), -1)
+        moments = (counts @ squares).reshape(-1, num_columns, num_columns) + _penalty(num_columns)
+        inverse = np.linalg.inv(moments)
+        right = (counts * self._audited_errors) @ audited
+        coefficients = np.einsum("bij,bj->bi", inverse, right)
+        leverage = inverse.reshape(len(counts), -1) @ squares.T
+        left_out = np.maximum(1 - counts * leverage, _TINY)
+        return coefficients, (self._audited_errors - coefficients @ audited.T) / left_out
+
+    def _drawn(self, size: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
+        """Means of the rows (size, f) of those that the rule wanted to end, and of the errors (size,) of the others."""
+        moved = rng.standard_normal((size, self._rows.shape[1])) @ self._row_root.T
+        rows = self._rows.mean(axis=0) + moved / np.sqrt(self.num_uncertain)
+        certain = self.values[: self._num_certain]
+        if not len(certain):
+            return rows, np.zeros(size)
+        return rows, certain.mean() + certain.std() / np.sqrt(len(certain)) * rng.standard_normal(size)
+
+    @cached_property
+    def _row_covariance(self) -> Floats:
+        return np.atleast_2d(np.cov(self._rows, rowvar=False, bias=True))
+
+    @cached_property
+    def _row_root(self) -> Floats:
+        values, vectors = np.linalg.eigh(self._row_covariance)
+        return vectors * np.sqrt(np.maximum(values, 0))
+
+    def _first_phase_variance(self, coefficients: Floats, certain: Floats) -> Floats:
+        """(size,): of what is known of each network before the lottery: its error or its prediction."""
+        share = self.num_uncertain / self.num
+        predicted = coefficients @ self._rows.mean(axis=0)
+        within = share * np.einsum("bi,ij,bj->b", coefficients, self._row_covariance, coefficients)
+        if self._num_certain:
+            within = within + (1 - share) * float(np.var(self.values[: self._num_certain]))
+        return within + share * (1 - share) * (predicted - certain) ** 2
+
+
+def _penalty(num_columns: int) -> Floats:
+    """None on the constant, so that all predictions of one value are that value."""
+    return np.diag([_TINY] + [_RIDGE] * (num_columns - 1))
+
+
+def _error_at_its_rung(cohort: Cohort) -> Floats:
+    """(n,): the error of each network at the rung that wanted to end it, or the last known one before."""
+    steps = np.where(np.isnan(cohort.errors), 0, np.arange(len(cohort.epochs)))
+    last_known = np.maximum.accumulate(steps, axis=1)
+    column = np.searchsorted(cohort.epochs, cohort.would_stop_at, side="right") - 1
+    network = np.arange(len(cohort))
+    found = cohort.errors[network, last_known[network, np.maximum(column, 0)]]
+    return np.where(np.isnan(found), np.nanmedian(found), found)
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Lowest and highest mean error in percent; `high_if_no_worse` if no network ends worse than when it was
+    stopped."""
+
+    low_pct: float
+    high_pct: float
+    high_if_no_worse_pct: float
+
+
+def bounds(cohort: Cohort) -> Bounds | None:
+    """Of the mean error at the full budget, whatever the lottery; None while trials are still to train."""
+    if cohort.is_open.any():
+        return None
+    ended = cohort.take(~cohort.is_cancelled)
+    if not len(ended):
+        return None
+    known, errors = ended.is_finished, ended.final_errors
+    last = _last_errors(ended)
+    return Bounds(
+        low_pct=float(np.where(known, errors, 0.0).mean()),
+        high_pct=float(np.where(known, errors, 100.0).mean()),
+        high_if_no_worse_pct=float(np.where(known, errors, last).mean()),
+    )
+
+
+def edf_bounds(cohort: Cohort, grid: Floats) -> tuple[Floats, Floats]:
+    """Lowest and highest share of the cohort's networks at or below each error of `grid`, with nothing assumed."""
+    known = np.sort(cohort.final_errors[cohort.is_finished])
+    num_below = np.searchsorted(known, grid, side="right")
+    return num_below / len(cohort), (num_below + len(cohort) - len(known)) / len(cohort)
+
+
+def _last_errors(cohort: Cohort) -> Floats:
+    """(n,): the error after the last epoch that each network was trained; 100 where there is none."""
+    steps = np.where(np.isnan(cohort.errors), -1, np.arange(len(cohort.epochs))).max(axis=1)
+    found = cohort.errors[np.arange(len(cohort)), np.maximum(steps, 0)]
+    return np.where(steps < 0, 100.0, found)
