@@ -19,7 +19,7 @@ def check_decisions(journal: JournalRows, check: Check) -> None:
     strangers = [
         row
         for row in journal.decisions
-        if (trial := journal.trial_of.get(row["trial_id"])) and row["rung_epochs"] not in journal.rungs_of(trial)
+        if (its := journal.trial_of.get(row["trial_id"])) and row["rung_epochs"] not in journal.rungs_of(its)
     ]
     check.require(not strangers, f"arrivals at rungs that the study has not: {some(map(_named, strangers))}")
     expected = expect(journal)

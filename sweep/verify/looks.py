@@ -51,9 +51,10 @@ def _complaints(journal: JournalRows, looks: list[Row]) -> Iterator[str]:
 
 def _num_planned(journal: JournalRows) -> int:
     """Without extensions; a scale whose networks are those of another one may have but a part of them."""
-    study, per_space = journal.study, {}
+    study = journal.study
+    per_space: dict[str, int] = {}
     for scale in study["scale"]:
-        originals = per_space.get(scale.get("of"), study["trials_per_space"])
+        originals: int = per_space.get(scale.get("of", ""), study["trials_per_space"])
         per_space[scale["name"]] = min(originals, scale.get("trials_per_space") or originals)
     return sum(per_space.values()) * len(study["spaces"])
 
