@@ -20,7 +20,7 @@ from cluster import Profile, check_cluster, load_profile
 from cluster.machine import check_open_files, check_ray_folder
 from cluster.profile import LOCAL
 from sweep.records import Journal, Tables, find_run, from_journal, write_tables
-from sweep.records.journal import ENDED, FAILED, FILE_NAME, UNFINISHED
+from sweep.records.journal import CANCELLED, ENDED, FAILED, FILE_NAME, UNFINISHED
 from sweep.records.lease import held
 from sweep.studies import TRAIN, Study, load_study, study_from_dict
 
@@ -211,7 +211,7 @@ def _train(journal: Journal, study: Study, folder: Path, profile: Profile, data:
                 status="finished" if finished else "interrupted" if _is_request(error) else "failed",
                 artifacts=artifacts,
                 note=_note(folder, standing(journal)) if finished else "",
-                timeout_s=3 if isinstance(error, KeyboardInterrupt) else 60,
+                timeout_s=3 if isinstance(error, KeyboardInterrupt) else _delivery_s(journal),
             )
             journal.set_meta(tracking_error=None)
         except RuntimeError as undelivered:
@@ -220,6 +220,11 @@ def _train(journal: Journal, study: Study, folder: Path, profile: Profile, data:
             log(f"warning: {undelivered}")
     if error is not None:
         raise error
+
+
+def _delivery_s(journal: Journal) -> float:
+    """How long MLflow has for the end of a sweep: where it ended early, it is told of many trials at once."""
+    return 60 + 0.1 * journal.num_never_begun(CANCELLED)
 
 
 def _patience(switch: Any, log: Log) -> Callable[[str], None]:

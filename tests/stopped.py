@@ -26,7 +26,7 @@ def cohort(
     errors: np.ndarray, rng: np.random.Generator, *, audit_fraction: float = 0.25, space: str = "made"
 ) -> Cohort:
     """As ASHA leaves it, networks arriving one after another."""
-    num, num_epochs = errors.shape
+    num = len(errors)
     audited = rng.random(num) < audit_fraction
     rule, seen = Asha(REDUCTION_FACTOR), errors.copy()
     would_stop_at = np.zeros(num, dtype=np.int64)

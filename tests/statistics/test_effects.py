@@ -50,9 +50,10 @@ def test_a_p_value_is_that_of_the_interval_which_ends_at_nothing(measure):
 
 def test_samples_that_do_not_overlap_are_told_apart():
     found = of(np.linspace(30, 40, 30), np.linspace(10, 20, 30))
-    assert all(effect.p_value < 0.05 for effect in found.values())
-    assert found["median"].p_value < 1e-4 and found["superiority"].p_value < 1e-4
-    assert all(effect.high < 0 for effect in found.values())
+    for measure in ("median", "superiority"):
+        assert found[measure].p_value < 1e-4
+        assert found[measure].high < 0
+    assert found["quantile_10"].p_value > 0.05  # below the third best of thirty anything may be
 
 
 def test_equal_samples_do_not_differ_and_constant_ones_are_equivalent():

@@ -137,7 +137,7 @@ def test_a_file_that_is_missing_or_something_else_is_refused(tmp_path):
     with pytest.raises(ValueError, match="is not a Parquet file"):
         read_curves(tmp_path / "text.parquet")
     pq.write_table(GOOD.drop_columns(["space"]), tmp_path / "lacking.parquet")
-    with pytest.raises(ValueError, match="has no column 'space' .it has trial_id, epoch, val_error_pct"):
+    with pytest.raises(ValueError, match=r"has no column 'space' \(it has trial_id, epoch, val_error_pct\)"):
         read_curves(tmp_path / "lacking.parquet")
 
 
