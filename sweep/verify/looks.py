@@ -54,7 +54,7 @@ def _num_planned(journal: JournalRows) -> int:
     study = journal.study
     per_space: dict[str, int] = {}
     for scale in study["scale"]:
-        originals: int = per_space.get(scale.get("of", ""), study["trials_per_space"])
+        originals = per_space[scale["of"]] if scale.get("of") else study["trials_per_space"]
         per_space[scale["name"]] = min(originals, scale.get("trials_per_space") or originals)
     return sum(per_space.values()) * len(study["spaces"])
 
