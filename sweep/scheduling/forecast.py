@@ -68,12 +68,13 @@ class Disk:
 
 @dataclass(frozen=True)
 class Forecast:
-    """Ranges are the 5 % and 95 % quantiles of the simulation; hours add the range of a core's speed."""
+    """Ranges are the 5 % and 95 % quantiles of the simulation; hours add the range of a core's speed. `rung_epochs` and
+    `max_epochs` are by scale."""
 
     num_trials: int
     trials_by_cohort: dict[str, int]
-    rung_epochs: tuple[int, ...]
-    max_epochs: int
+    rung_epochs: dict[str, tuple[int, ...]]
+    max_epochs: dict[str, int]
     epochs_if_all_completed: int
     epochs_low: int
     epochs_mean: float
@@ -89,16 +90,15 @@ class Forecast:
 
 def forecast(study: Study, trials: Sequence[TrialRow], *, keep_best: int = 3) -> Forecast:
     """`keep_best`: the profile's `storage.keep_best`. A few seconds at most, however many trials there are."""
-    stopping = study.stopping
-    epochs, flops = _play_often(study, trials)
-    work = flops * (_TRAIN_PASSES * study.data.num_train + study.data.num_validation)
+    stopping = {scale.name: study.stopping_at(scale.name) for scale in study.scale}
+    epochs, work = _play_often(study, trials)
     epochs_high = int(np.ceil(np.quantile(epochs, 0.95)))
     return Forecast(
         num_trials=len(trials),
         trials_by_cohort=dict(sorted(Counter(trial.cohort for trial in trials).items())),
-        rung_epochs=stopping.rungs,
-        max_epochs=stopping.max_epochs,
-        epochs_if_all_completed=len(trials) * stopping.max_epochs,
+        rung_epochs={name: one.rungs for name, one in stopping.items()},
+        max_epochs={name: one.max_epochs for name, one in stopping.items()},
+        epochs_if_all_completed=sum(stopping[trial.scale].max_epochs for trial in trials),
         epochs_low=int(np.quantile(epochs, 0.05)),
         epochs_mean=float(epochs.mean()),
         epochs_high=epochs_high,
@@ -111,12 +111,16 @@ def forecast(study: Study, trials: Sequence[TrialRow], *, keep_best: int = 3) ->
 
 def _disk(study: Study, trials: Sequence[TrialRow], epochs_high: int, keep_best: int) -> Disk:
     states = [state_bytes(trial.params, trial.architecture, study.recipe) for trial in trials]
-    waits = study.stopping.rungs and study.stopping.method in ("asha_promotion", "synchronous")
+    waits = {
+        scale.name
+        for scale in study.scale
+        if study.stopping_at(scale.name).rungs and study.stopping.method in ("asha_promotion", "synchronous")
+    }
     return Disk(
         per_training_trial_bytes=_STATES_OF_TRAINING_TRIAL * max(states),
         num_kept=keep_best,
         kept_best_bytes=sum(nlargest(keep_best, states)),
-        waiting_bytes=sum(states) if waits else 0,
+        waiting_bytes=sum(state for state, trial in zip(states, trials) if trial.scale in waits),
         records_bytes=_RECORD_BYTES + _RECORD_BYTES_PER_TRIAL * len(trials) + _RECORD_BYTES_PER_EPOCH * epochs_high,
     )
 
@@ -134,21 +138,49 @@ Play = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 """From the indices of the trials that play to the epochs of each."""
 
 
+@dataclass(frozen=True)
+class _AtScale:
+    """The trials of one scale: `cohorts` hold their indices, `work` the multiply-adds of an epoch of each. Of a cohort
+    no more than `most` play."""
+
+    play: Play
+    cohorts: list[np.ndarray]
+    work: np.ndarray
+    most: int
+
+    @property
+    def num_played(self) -> int:
+        return sum(min(len(indices), self.most) for indices in self.cohorts)
+
+
 def _play_often(study: Study, trials: Sequence[TrialRow]) -> tuple[np.ndarray, np.ndarray]:
-    """For each simulation the epochs of all trials together, and their epochs times flops."""
+    """For each simulation the epochs of all trials together, and the multiply-adds of all epochs."""
     rng = np.random.default_rng(study.seed)
-    play = _play_of(study.stopping, trials)
-    flops = np.array([trial.flops for trial in trials], dtype=float)  # the sums would overflow int64
-    cohorts = _indices_by_cohort(trials)
-    most = max(_LEAST_OF_COHORT, _TRIALS_AT_ONCE // len(cohorts)) if _by_arrival(study.stopping) else len(trials)
-    num_played = sum(min(len(indices), most) for indices in cohorts)
+    # No cohort has trials of two scales, so each scale plays by itself.
+    by_scale: dict[str, list[TrialRow]] = {}
+    for trial in trials:
+        by_scale.setdefault(trial.scale, []).append(trial)
+    num_cohorts = len({trial.cohort for trial in trials})
+    scales = [_at_scale(study, scale, theirs, num_cohorts) for scale, theirs in by_scale.items()]
+    num_played = sum(scale.num_played for scale in scales)
     totals = []
     for _ in range(max(_MIN_SIMULATIONS, min(_MAX_SIMULATIONS, _TRIALS_PLAYED // num_played))):
-        playing, stands_for = _sample(cohorts, most, rng)
-        epochs = play(playing, rng) * stands_for
-        totals.append((epochs.sum(), epochs @ flops[playing]))
+        total = np.zeros(2)
+        for scale in scales:
+            playing, stands_for = _sample(scale.cohorts, scale.most, rng)
+            epochs = scale.play(playing, rng) * stands_for
+            total += epochs.sum(), epochs @ scale.work[playing]
+        totals.append(total)
     columns = np.array(totals)
     return columns[:, 0], columns[:, 1]
+
+
+def _at_scale(study: Study, scale: str, trials: Sequence[TrialRow], num_cohorts: int) -> _AtScale:
+    stopping, data = study.stopping_at(scale), study.data_at(scale)
+    images = _TRAIN_PASSES * data.num_train + data.num_validation
+    flops = np.array([trial.flops for trial in trials], dtype=float)  # the sums would overflow int64
+    most = max(_LEAST_OF_COHORT, _TRIALS_AT_ONCE // num_cohorts) if _by_arrival(stopping) else len(trials)
+    return _AtScale(_play_of(stopping, trials), _indices_by_cohort(trials), flops * images, most)
 
 
 def _indices_by_cohort(trials: Sequence[TrialRow]) -> list[np.ndarray]:
@@ -175,7 +207,7 @@ def _play_of(stopping: Stopping, trials: Sequence[TrialRow]) -> Play:
 
     def arrivals(playing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         merits, order = rng.random(len(playing)), rng.permutation(len(playing)).tolist()
-        rule = rule_of(stopping.method, stopping.reduction_factor, stopping.rungs, {})
+        rule = rule_of(stopping.method, stopping.reduction_factor, {})
         trials = Trials(
             max_epochs=stopping.max_epochs,
             cohorts=[cohorts[number] for number in numbers[playing].tolist()],

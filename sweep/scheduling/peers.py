@@ -14,13 +14,13 @@ and for each trial its cohort and that cohort's rungs.
 
 import math
 from bisect import insort
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from itertools import product
 from typing import Any
 
-from sweep.scheduling.asha import Judgement, Place, Rule, Synchronous, lower_quantile, rule_of
+from sweep.scheduling.asha import Cohort, Judgement, Place, Rule, Synchronous, lower_quantile, rule_of
 from sweep.scheduling.replay import names
 from sweep.studies import Stopping
 
@@ -123,9 +123,9 @@ def schedule(design: Design, spaces: Sequence[str], audited: Sequence[bool]) -> 
     if design.scheduler == "median":
         rule: Rule = Median(design.grace_epochs)
     elif design.scheduler == "successive_halving":
-        rule = Synchronous(eta, rungs, _members(spaces, audited))
+        rule = Synchronous(eta, {name: Cohort(rungs, known) for name, known in _members(spaces, audited).items()})
     else:
-        rule = rule_of(METHODS.get(design.scheduler, "none"), eta, rungs, {})
+        rule = rule_of(METHODS.get(design.scheduler, "none"), eta, {})
     return Schedule(rule, list(spaces), dict.fromkeys(spaces, rungs))
 
 
@@ -148,7 +148,7 @@ def _hyperband(rungs: tuple[int, ...], eta: int, spaces: Sequence[str], audited:
             cohorts[trial] = f"{space}/{number}"
     rungs_of = {cohort: rungs[int(cohort.rpartition("/")[2]) :] for cohort in dict.fromkeys(cohorts)}
     members = _members(cohorts, audited)
-    rule = ByCohort({cohort: Synchronous(eta, own, {cohort: members[cohort]}) for cohort, own in rungs_of.items()})
+    rule = Synchronous(eta, {cohort: Cohort(own, members[cohort]) for cohort, own in rungs_of.items()})
     return Schedule(rule, cohorts, rungs_of)
 
 
@@ -165,23 +165,6 @@ def bracket_sizes(num_trials: int, num_rungs: int, eta: int) -> list[int]:
     for number in by_remainder[: num_trials - sum(sizes)]:
         sizes[number] += 1
     return sizes
-
-
-@dataclass(frozen=True)
-class ByCohort:
-    """A rule of its own for each cohort."""
-
-    rules: Mapping[str, Rule]
-    pauses = True
-
-    def arrive(self, cohort: str, rung_epochs: int, trial_id: str, error_pct: float | None) -> Judgement:
-        return self.rules[cohort].arrive(cohort, rung_epochs, trial_id, error_pct)
-
-    def leave(self, cohort: str, trial_id: str) -> Judgement:
-        return self.rules[cohort].leave(cohort, trial_id)
-
-    def close(self) -> tuple[Place, ...]:
-        return tuple(place for rule in self.rules.values() for place in rule.close())
 
 
 # -- the median rule -------------------------------------------------------------------------------------------------

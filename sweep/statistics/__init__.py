@@ -16,6 +16,7 @@ from sweep.statistics.findings import Findings, find_in_cohorts, find_in_tables,
 from sweep.statistics.full_budget import FullBudget, edf_bounds, full_budget
 from sweep.statistics.looks import Look, due_look, ended_early_by, judge_study, looks_taken, num_not_needed
 from sweep.statistics.paired import Difference, ensemble_gain, paired_difference
+from sweep.statistics.pairs import repeats_of, scale_pairs
 from sweep.statistics.reading import read_curves
 from sweep.statistics.seeds import Estimate, estimates, flattery_pct, over_images, over_seeds
 from sweep.statistics.space_estimates import SpaceEstimate, estimate_space
@@ -64,6 +65,8 @@ __all__ = [
     "paired_difference",
     "pairs_of",
     "read_curves",
+    "repeats_of",
+    "scale_pairs",
     "share_interval",
     "shared_rung",
     "study_of",

@@ -36,9 +36,11 @@ class Findings:
 
 
 def find_in_tables(tables: Tables, verdicts: Sequence[Verdict] | None = None) -> Findings:
-    """As the study of the tables wants it judged; `verdicts` at the shared rungs, if they are known already."""
+    """As the study of the tables wants it judged, repeats of a scale left out; `verdicts` at the shared rungs, if they
+    are known already."""
     study = study_of(tables)
-    cohorts, terms = cohorts_of(tables), Terms.of(study)
+    judged, terms = {scale.name for scale in study.judged_scales}, Terms.of(study)
+    cohorts = {place: cohort for place, cohort in cohorts_of(tables).items() if place[0] in judged}
     at_rungs = judge_study(tables) if verdicts is None else verdicts
     return Findings(
         verdicts=(*at_rungs, *_at_full_budget(cohorts, rule_pairs(study.design_spaces), terms)),

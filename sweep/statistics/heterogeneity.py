@@ -207,7 +207,9 @@ def _judge(
 
 
 def _unknown(scales: _Scales, margin_pct: float, confidence: float) -> Heterogeneity:
-    effects = tuple(IntervalEstimate(float(effect) if isfinite(effect) else None, None, None) for effect in scales.effects)
+    effects = tuple(
+        IntervalEstimate(float(effect) if isfinite(effect) else None, None, None) for effect in scales.effects
+    )
     return Heterogeneity(
         num_scales=len(effects),
         num_pairs=scales.num_pairs,

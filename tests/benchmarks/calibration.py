@@ -180,8 +180,8 @@ def _head(repetitions: int) -> list[str]:
     return [
         "# Calibration",
         "",
-        "Made by `make calibration`; do not edit. Populations in which each rule is true, false or free by construction, "
-        "judged by the functions that judge sweeps: three rules between four spaces as one family, "
+        "Made by `make calibration`; do not edit. Populations in which each rule is true, false or free by "
+        "construction, judged by the functions that judge sweeps: three rules between four spaces as one family, "
         f"{TERMS.confidence:.0%} confidence, a margin of {TERMS.margin_pct:g} points, {TERMS.num_bootstrap} resamples. "
         f"{repetitions:,} repetitions a row, so a rate of 5 % is known to ± {noise:.1f} points.",
         "",
@@ -194,7 +194,7 @@ def _errors(repetitions: int, pool: ProcessPoolExecutor) -> list[str]:
     lines = [
         "## Error rates without early stopping",
         "",
-        "Wrong *helps* or *hurts*: any of the three, in %, where no rule does anything; wrong *free*: any of the three, "
+        "Wrong *helps* or *hurts*: any of the three, in %, where no rule does anything; wrong *free*: any of them, "
         "where each does just as much as the margin. Both are to be at most 5. Then how often 95 % intervals hold what "
         "is true.",
         "",
@@ -218,7 +218,7 @@ def _power(repetitions: int, pool: ProcessPoolExecutor) -> list[str]:
     lines = [
         "## Power",
         "",
-        f"The first rule helps by {EFFECT_PCT:g} points, the second does nothing, the third hurts by {EFFECT_PCT:g}: how "
+        f"The first rule helps by {EFFECT_PCT:g} points, the second does nothing, the third hurts as much: how "
         "often each is found, in %, and how wide the first one's interval is.",
         "",
         "| population | n a space | helps found | free found | hurts found | width, points |",

@@ -6,9 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from scaled import AGAIN, LARGE, scaled_study
 
 from cluster.profile import Storage
-from sweep.scheduling.asha import Synchronous
+from sweep.scheduling.asha import Cohort, Synchronous
 from sweep.scheduling.forecast import forecast, play_halving, state_bytes
 from sweep.scheduling.population import draw_population
 from sweep.scheduling.replay import Trials, names, play
@@ -34,7 +35,7 @@ def test_without_stopping_it_is_exact():
     study = study_of("none")
     cost = forecast_of(study)
     assert cost.epochs_low == cost.epochs_high == cost.epochs_if_all_completed == 24 * study.stopping.max_epochs
-    assert cost.rung_epochs == ()
+    assert (cost.rung_epochs, cost.max_epochs) == ({"small": ()}, {"small": 6})
 
 
 @pytest.mark.parametrize("method", ["asha", *PAUSING])
@@ -67,6 +68,45 @@ def test_the_modes_cost_what_their_rules_say():
     assert means["synchronous"] <= means["asha_promotion"] < means["asha"] < means["none"]
 
 
+# -- scales of different budgets -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_each_scale_costs_what_it_costs_alone(method):
+    """Small, large with twice the epochs and images, and a repeat that is trained to the end."""
+    scales = [LARGE | {"max_epochs": 12, "grace_epochs": 1}, AGAIN | {"trials_per_space": 6}]
+    study = scaled_study(*scales, num=12, method=method, audit_fraction=0.0)
+    cost = forecast_of(study)
+    assert cost.max_epochs == {"small": 6, "large": 12, "again": 6}
+    assert cost.rung_epochs == dict.fromkeys(cost.max_epochs, () if method == "none" else (1, 4))
+    assert cost.epochs_if_all_completed == 2 * (12 * 6 + 12 * 12 + 6 * 6)
+    if method == "synchronous":  # of twelve, three go on from epoch 1 and one from epoch 4
+        small, large = 9 * 1 + 2 * 4 + 6, 9 * 1 + 2 * 4 + 12
+        assert cost.epochs_low == cost.epochs_high == 2 * (small + large + 6 * 6)
+    assert (method == "none") == (cost.epochs_high == cost.epochs_if_all_completed)
+    trials = draw_population(study)[0]
+    alone = [forecast(study, [t for t in trials if t.scale == scale]) for scale in cost.max_epochs]
+    assert cost.epochs_mean == pytest.approx(sum(part.epochs_mean for part in alone), rel=0.03)
+    assert cost.device_hours_high == pytest.approx(sum(part.device_hours_high for part in alone), rel=0.1)
+    if method in PAUSING:
+        assert cost.disk.waiting_bytes == sum(part.disk.waiting_bytes for part in alone) > 0
+
+
+def test_hours_count_the_images_of_each_scale():
+    images = {"num_train": 3000}
+    few, many = (forecast_of(scaled_study(LARGE | more, method="none")) for more in (images, {}))
+    trials = [trial for trial in draw_population(scaled_study(LARGE))[0] if trial.scale == "large"]
+    more = 12 * 3 * 6000 * sum(trial.flops for trial in trials) / 2.5e9 / 3600
+    assert many.device_hours_high - few.device_hours_high == pytest.approx(more)
+
+
+def test_only_scales_with_rungs_wait_at_them():
+    study = scaled_study(LARGE | {"grace_epochs": 12}, method="synchronous")
+    trials = draw_population(study)[0]
+    states = [state_bytes(t.params, t.architecture, Recipe()) for t in trials if t.scale == "small"]
+    assert forecast(study, trials).disk.waiting_bytes == sum(states)
+
+
 # -- the simulation against the rules --------------------------------------------------------------------------------
 
 
@@ -88,7 +128,8 @@ def test_halving_at_once_is_the_rule_played_arrival_by_arrival(seed, eta):
         audited=audited.tolist(),
         epoch_s=np.ones(40),
     )
-    played = play(Synchronous(eta, stopping.rungs, members), trials, rng.permutation(40).tolist(), num_workers=3)
+    rule = Synchronous(eta, {name: Cohort(stopping.rungs, known) for name, known in members.items()})
+    played = play(rule, trials, rng.permutation(40).tolist(), num_workers=3)
     np.testing.assert_array_equal(play_halving(stopping, cohorts, audited, merits), played.epochs)
 
 

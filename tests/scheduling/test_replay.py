@@ -10,7 +10,7 @@ from scheduling.curves import of_curves
 from scheduling.simulated import begun_report, draw, epoch_report, error_pct, study_of
 
 from sweep.records import Journal
-from sweep.scheduling.asha import Asha, Promotion, Synchronous, rule_of
+from sweep.scheduling.asha import Asha, Cohort, Promotion, Synchronous, rule_of
 from sweep.scheduling.conductor import Conductor, Stretch
 from sweep.scheduling.replay import Trials, names, play
 
@@ -88,9 +88,9 @@ def test_who_diverges_arrives_at_the_next_rung_as_the_worst_and_its_fate_is_know
 
 def test_synchronous_halving_does_not_wait_for_who_diverged():
     nan = math.nan
-    members = {"c": {"0": False, "1": False, "2": False}}
+    cohorts = {"c": Cohort((1, 2), {"0": False, "1": False, "2": False})}
     curves = [[1, nan, nan, nan], [2, 2, 2, 2], [3, 3, 3, 3]]
-    course = play(Synchronous(2, (1, 2), members), trials_of(curves), [0, 1, 2], num_workers=3)
+    course = play(Synchronous(2, cohorts), trials_of(curves), [0, 1, 2], num_workers=3)
     assert course.epochs.tolist() == [2, 1, 1]  # it was the one of three to go on, and nobody takes its place
     assert course.finished.tolist() == [True, False, False]
 
@@ -177,11 +177,13 @@ def test_it_is_what_the_conductor_does(memory_path, method, num_workers):
     errors = [[error_pct(row.trial_id, epoch) for epoch in range(1, stopping.max_epochs + 1)] for row in rows]
     cohorts = [row.cohort for row in rows]
     members = {
-        cohort: {name: row.audited for name, row in zip(names(len(rows)), rows) if row.cohort == cohort}
+        cohort: Cohort(
+            stopping.rungs, {name: row.audited for name, row in zip(names(len(rows)), rows) if row.cohort == cohort}
+        )
         for cohort in set(cohorts)
     }
     course = play(
-        rule_of(stopping.method, stopping.reduction_factor, stopping.rungs, members),
+        rule_of(stopping.method, stopping.reduction_factor, members),
         of_curves(
             np.array(errors),
             cohorts=cohorts,
