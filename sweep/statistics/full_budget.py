@@ -290,6 +290,15 @@ def _error_at_its_rung(cohort: Cohort) -> Floats:
     return np.where(np.isnan(found), np.nanmedian(found), found)
 
 
+def inverse_inclusion(cohort: Cohort) -> Floats:
+    """(n,): for how many networks each finished one stands; 1 where the lottery did not decide."""
+    uncertain = ~cohort.is_certain
+    num_audited = int(np.count_nonzero(uncertain & cohort.is_finished))
+    num_uncertain = int(np.count_nonzero(uncertain))
+    probability = cohort.audit_fraction or (num_audited / num_uncertain if num_audited else 1.0)
+    return np.where(uncertain, 1 / probability, 1.0)
+
+
 @dataclass(frozen=True)
 class Bounds:
     """Lowest and highest mean error in percent; `high_if_no_worse` if no network ends worse than when it was

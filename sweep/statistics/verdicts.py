@@ -126,6 +126,7 @@ class Verdict:
     mean_without_pct: float | None
     mean_with_pct: float | None
     effect_pct: float | None
+    standard_error_pct: float | None
     ci_low_pct: float | None
     ci_high_pct: float | None
     confidence: float
@@ -365,6 +366,7 @@ def _verdict(
         mean_without_pct=mean_without,
         mean_with_pct=mean_with,
         effect_pct=effect,
+        standard_error_pct=difference.standard_error if difference else None,
         ci_low_pct=low,
         ci_high_pct=high,
         confidence=confidence,

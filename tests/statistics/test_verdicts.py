@@ -31,6 +31,7 @@ CONTRACT = [
     "mean_without_pct",
     "mean_with_pct",
     "effect_pct",
+    "standard_error_pct",
     "ci_low_pct",
     "ci_high_pct",
     "confidence",
