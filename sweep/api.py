@@ -8,7 +8,7 @@ import errno
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -26,7 +26,8 @@ from sweep.studies import TRAIN, Study, load_study, study_from_dict
 
 if TYPE_CHECKING:
     from sweep.scheduling.extend import Extended
-    from sweep.statistics import Verdict
+    from sweep.statistics import Findings, Verdict
+    from sweep.studies.study import Match
 
 Watch = Callable[[Path], AbstractContextManager[None]]
 Log = Callable[[str], None]
@@ -256,6 +257,7 @@ def _conclude(journal: Journal, folder: Path, log: Log) -> dict[str, Path]:
     _write_report(tables, verdicts, folder)
     _write_whole(folder / "study.json", json.dumps(tables.metadata["study"], indent=1))
     names = ("study.json", "architectures.parquet", "trials.parquet", "epochs.parquet", "verdicts.json",
+             "findings.json",
              "report.html", "summary.png")  # fmt: skip
     return {name: folder / name for name in names}
 
@@ -265,6 +267,37 @@ def judge(run: str | Path) -> "list[Verdict]":
     folder = find_run(run)
     with Journal.open(folder, read_only=True) as journal:
         return _judge_tables(from_journal(journal))
+
+
+def find(run: str | Path) -> "Findings":
+    """All that a sweep says, finished or not: its verdicts at each budget, and what its spaces are like."""
+    from sweep.statistics import find_in_tables
+
+    folder = find_run(run)
+    with Journal.open(folder, read_only=True) as journal:
+        return find_in_tables(from_journal(journal))
+
+
+def judge_curves(
+    path: str | Path,
+    *,
+    pairs: Sequence[str] = (),
+    margin_pct: float = 0.5,
+    confidence: float = 0.95,
+    num_bootstrap: int = 10_000,
+    seed: int = 0,
+    match: "Match" = "none",
+    num_classes: int = 10,
+) -> "Findings":
+    """All that learning curves from anywhere say (sweep/statistics/reading.py tells the columns of the Parquet file).
+
+    `pairs` as "WITHOUT:WITH"; without any those that differ by a rule, of spaces that ship, or the only two.
+    """
+    from sweep.statistics import Terms, find_in_cohorts, pairs_of, read_curves
+
+    terms = Terms(margin_pct, confidence, num_bootstrap, seed, match)
+    cohorts = read_curves(path, num_classes=num_classes)
+    return find_in_cohorts(cohorts, pairs_of(cohorts, pairs), terms)
 
 
 def _judge_tables(tables: Tables) -> "list[Verdict]":
@@ -286,8 +319,11 @@ def _write_report(tables: Tables, verdicts: "list[Verdict]", folder: Path) -> Pa
     from dashboards.figures import summary_png
     from dashboards.report import write_report
     from sweep.rerun.result import read_results
+    from sweep.statistics import find_in_tables
 
+    findings = find_in_tables(tables, verdicts)
     _write_whole(folder / "verdicts.json", json.dumps([verdict.to_dict() for verdict in verdicts], indent=1))
+    _write_whole(folder / "findings.json", json.dumps(findings.to_dict(), indent=1))
     summary_png(tables, verdicts, folder / "summary.png")
     path = folder / "report.html"
     write_report(tables, verdicts, path, reruns=read_results(folder))

@@ -2,6 +2,7 @@
 
 from sweep.statistics.accounts import CohortSummary, Cost, best_trials, cost, summarise
 from sweep.statistics.bootstrap import Interval, difference_interval
+from sweep.statistics.cohorts import Cohort, cohorts_of
 from sweep.statistics.distributions import edf, edf_band, share_interval
 from sweep.statistics.errors import (
     chance_error_pct,
@@ -11,33 +12,48 @@ from sweep.statistics.errors import (
     shared_rung,
     study_of,
 )
+from sweep.statistics.findings import Findings, find_in_cohorts, find_in_tables, pairs_of
+from sweep.statistics.full_budget import FullBudget, edf_bounds, full_budget
 from sweep.statistics.looks import Look, due_look, ended_early_by, judge_study, looks_taken, num_not_needed
 from sweep.statistics.paired import Difference, ensemble_gain, paired_difference
+from sweep.statistics.reading import read_curves
 from sweep.statistics.seeds import Estimate, estimates, flattery_pct, over_images, over_seeds
-from sweep.statistics.verdicts import Verdict, holm, judge
+from sweep.statistics.space_estimates import SpaceEstimate, estimate_space
+from sweep.statistics.verdicts import Terms, Verdict, holm, judge
 
 __all__ = [
+    "Cohort",
     "CohortSummary",
     "Cost",
     "Difference",
     "Estimate",
+    "Findings",
+    "FullBudget",
     "Interval",
     "Look",
+    "SpaceEstimate",
+    "Terms",
     "Verdict",
     "best_trials",
     "chance_error_pct",
     "cohort",
+    "cohorts_of",
     "cost",
     "difference_interval",
     "due_look",
     "edf",
     "edf_band",
+    "edf_bounds",
     "ended_early_by",
     "ensemble_gain",
     "errors_at",
     "errors_by_trial",
+    "estimate_space",
     "estimates",
+    "find_in_cohorts",
+    "find_in_tables",
     "flattery_pct",
+    "full_budget",
     "holm",
     "judge",
     "judge_study",
@@ -46,6 +62,8 @@ __all__ = [
     "over_images",
     "over_seeds",
     "paired_difference",
+    "pairs_of",
+    "read_curves",
     "share_interval",
     "shared_rung",
     "study_of",

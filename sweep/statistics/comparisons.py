@@ -118,7 +118,8 @@ def at_rung(cohorts: Cohorts, pair: RulePair, scale: str, epochs: int, *, match:
     else:
         strata = matched(without, with_, *_complexities(sides, match), num_strata=match_strata)
     num_without, num_with = map(len, sides)
-    return Contrast(pair, scale, "rung", epochs, num_without, num_with, num_without, num_with, match, strata)
+    budget: Budget = "full" if all(side.full_budget == epochs for side in sides) else "rung"
+    return Contrast(pair, scale, budget, epochs, num_without, num_with, num_without, num_with, match, strata)
 
 
 def at_full_budget(cohorts: Cohorts, pair: RulePair, scale: str, *, match: Match, match_strata: int) -> Contrast:
