@@ -7,6 +7,7 @@ import click
 from rich.table import Table
 
 from sweep.cli.console import FAILURE, OK, as_json, emit_json, overrides, smoke, stderr, stdout
+from sweep.cli.design import plan_by_pilot
 
 if TYPE_CHECKING:
     from sweep.scheduling.forecast import Disk
@@ -145,15 +146,38 @@ def show(arch: str, resolution: int | None, channels: int | None, classes: int |
 @click.argument("study")
 @overrides
 @smoke
+@click.option("--pilot", metavar="RUN|CURVES.parquet|reference", help="Choose lottery and rungs by replaying curves.")
+@click.option("--width", type=float, metavar="POINTS", help="Wished width of the 95 % interval of a space's mean.")
+@click.option("--effect-width", type=float, metavar="POINTS", help="And of the difference between two spaces.")
+@click.option("--regret", type=float, metavar="POINTS", help="Wished distance of the network found from the best.")
 @as_json
-def plan(study: str, overrides: tuple[str, ...], smoke: bool, as_json: bool) -> None:
-    """Trials, budgets, epochs, device-hours and disk of STUDY, as ranges. Starts nothing."""
+def plan(
+    study: str,
+    overrides: tuple[str, ...],
+    smoke: bool,
+    pilot: str | None,
+    width: float | None,
+    effect_width: float | None,
+    regret: float | None,
+    as_json: bool,
+) -> None:
+    """Trials, budgets, epochs, device-hours and disk of STUDY, as ranges. Starts nothing.
+
+    With --pilot instead: which lottery, reduction factor, grace period and number of trials fulfil the wishes at least
+    cost, as lines for the study file.
+    """
     from sweep.scheduling.forecast import forecast
     from sweep.scheduling.population import draw_population
     from sweep.studies import load_study
 
     loaded = load_study(study, overrides)
     loaded = loaded.smoke() if smoke else loaded
+    wishes = {"width": width, "effect_width": effect_width, "regret": regret}
+    if pilot:
+        plan_by_pilot(loaded, pilot, wishes, as_json=as_json)
+        return
+    if any(wish is not None for wish in wishes.values()):
+        raise ValueError("plan: wishes need curves to replay; give --pilot RUN, a Parquet of curves, or reference")
     trials, draws = draw_population(loaded)
     cost = forecast(loaded, trials)
     if as_json:

@@ -1,10 +1,10 @@
 """What a study will cost, before it starts: epochs from a simulation of its stopping rule, hours from its flops, disk.
 
-In: a study and its drawn trials. Out: a `Forecast`. The simulation plays the very `asha.py` of the sweep over trials of
-random merit in random order, so its spread is that of the rule and not a guess. A trial is as good at one rung as at
-the next, none fails, and there is one worker: it trains a trial whose place is earned before a new one, so with many
-workers the promotions of "asha_promotion" come a little later than here. Synchronous halving does not depend on the
-order; there the spread is what the lottery leaves open.
+In: a study and its drawn trials. Out: a `Forecast`. The simulation plays the very `asha.py` of the sweep (replay.py)
+over trials of random merit in random order, so its spread is that of the rule and not a guess. A trial is as good at
+one rung as at the next, none fails, and there is one worker: with many, the promotions of "asha_promotion" come a
+little later than here. Synchronous halving does not depend on the order; there the spread is what the lottery leaves
+open.
 
 The work is bounded whatever the size of the study: a simulation plays some 30,000 trials at most, a part of each large
 cohort standing for all of it. Then the range is a little too wide, and the mean too high by some thousandths: the first
@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from sweep.records import TrialRow
-from sweep.scheduling.asha import Rule, rule_of
+from sweep.scheduling.asha import rule_of
+from sweep.scheduling.replay import Trials, play
 from sweep.spaces import network_from_json
 from sweep.studies import Recipe, Stopping, Study
 
@@ -173,10 +174,18 @@ def _play_of(stopping: Stopping, trials: Sequence[TrialRow]) -> Play:
     cohorts, audited = names.tolist(), np.array([trial.audited for trial in trials], dtype=bool)
 
     def arrivals(playing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        merits, order = rng.random(len(playing)).tolist(), rng.permutation(len(playing)).tolist()
+        merits, order = rng.random(len(playing)), rng.permutation(len(playing)).tolist()
         rule = rule_of(stopping.method, stopping.reduction_factor, stopping.rungs, {})
-        theirs = [cohorts[number] for number in numbers[playing].tolist()]
-        return play_arrivals(rule, stopping, theirs, audited[playing].tolist(), merits, order)
+        trials = Trials(
+            max_epochs=stopping.max_epochs,
+            cohorts=[cohorts[number] for number in numbers[playing].tolist()],
+            rungs=dict.fromkeys(cohorts, stopping.rungs),
+            errors_pct=dict.fromkeys(stopping.rungs, merits),
+            diverged_at=np.zeros(len(playing), dtype=np.int64),
+            audited=audited[playing].tolist(),
+            epoch_s=np.ones(len(playing)),
+        )
+        return play(rule, trials, order).epochs
 
     def halving(playing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return play_halving(stopping, numbers[playing], audited[playing], rng.random(len(playing)))
@@ -189,37 +198,8 @@ def _by_arrival(stopping: Stopping) -> bool:
     return bool(stopping.rungs) and stopping.method != "synchronous"
 
 
-def play_arrivals(
-    rule: Rule,
-    stopping: Stopping,
-    cohorts: Sequence[str],
-    audited: Sequence[bool],
-    merits: Sequence[float],
-    order: Sequence[int],
-) -> np.ndarray:
-    """Epochs of each trial under a rule of asha.py; merits are errors, the least is the best."""
-    rungs = stopping.rungs
-    epochs = np.full(len(order), stopping.max_epochs)
-    names = list(map(str, range(len(order))))
-    for newcomer in order:
-        ready = [(newcomer, 0)]
-        while ready:
-            trial, number = ready.pop()
-            if number == len(rungs):
-                epochs[trial] = stopping.max_epochs
-                continue
-            epochs[trial] = rungs[number]  # until it goes on; whoever waits when all is trained has lost
-            judgement = rule.arrive(cohorts[trial], rungs[number], names[trial], merits[trial])
-            others = ((int(name), rungs.index(rung)) for rung, name in judgement.earned if name != names[trial])
-            # The lottery's do not wait for a place, and so are not to be called when they have earned it.
-            ready += [(other, earned + 1) for other, earned in others if not audited[other]]
-            if audited[trial] or judgement.would_stop is False:
-                ready.append((trial, number + 1))
-    return epochs
-
-
 def play_halving(stopping: Stopping, cohorts: np.ndarray, audited: np.ndarray, merits: np.ndarray) -> np.ndarray:
-    """What `play_arrivals` gives for synchronous halving and without rungs, cohort (a number) by cohort.
+    """What `replay.play` gives for synchronous halving and without rungs, cohort (a number) by cohort.
 
     The number that goes on from the first rung is known, and from the later ones too but for how many of the lottery's
     are among the best.

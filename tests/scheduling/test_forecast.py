@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from cluster.profile import Storage
-from sweep.scheduling.asha import Promotion, Synchronous
-from sweep.scheduling.forecast import forecast, play_arrivals, play_halving, state_bytes
+from sweep.scheduling.asha import Synchronous
+from sweep.scheduling.forecast import forecast, play_halving, state_bytes
 from sweep.scheduling.population import draw_population
+from sweep.scheduling.replay import Trials, names, play
 from sweep.spaces import Architecture
 from sweep.studies import Recipe, Stopping, load_study
 from sweep.training.data import Split
@@ -76,29 +77,19 @@ def test_halving_at_once_is_the_rule_played_arrival_by_arrival(seed, eta):
     stopping = Stopping(method="synchronous", max_epochs=20, reduction_factor=eta)
     cohorts, audited, merits = rng.integers(3, size=40), rng.random(40) < 0.2, rng.random(40)
     members = {
-        str(cohort): {str(i): bool(audited[i]) for i in np.flatnonzero(cohorts == cohort)} for cohort in range(3)
+        str(cohort): {names(40)[i]: bool(audited[i]) for i in np.flatnonzero(cohorts == cohort)} for cohort in range(3)
     }
-    rule = Synchronous(eta, stopping.rungs, members)
-    order = rng.permutation(40).tolist()
-    played = play_arrivals(rule, stopping, list(map(str, cohorts.tolist())), audited.tolist(), merits.tolist(), order)
-    np.testing.assert_array_equal(play_halving(stopping, cohorts, audited, merits), played)
-
-
-def test_promotion_by_hand():
-    """Eta 2, rungs 1 and 2 of 4. The best of two goes on from rung 1, whichever arrived first; at rung 2 the second to
-    arrive earns a place for the better one of both. Who waits stays where it is."""
-    stopping = Stopping(method="asha_promotion", max_epochs=4, reduction_factor=2)
-    merits = [0.4, 0.3, 0.1, 0.2]
-    epochs = play_arrivals(Promotion(2), stopping, ["c"] * 4, [False] * 4, merits, [0, 1, 2, 3])
-    # 0 waits; 1 is the better of two: on to 2, waits there; 2 is the best, but of three only one has a place, and it is
-    # 2's by rank: on to 2, and as the better of two there to the end; 3 is second of four, but 1 and 2 have gone on.
-    assert epochs.tolist() == [1, 2, 4, 2]
-
-
-def test_the_lottery_does_not_wait_nor_is_it_called_twice():
-    stopping = Stopping(method="asha_promotion", max_epochs=4, reduction_factor=2)
-    epochs = play_arrivals(Promotion(2), stopping, ["c"] * 3, [True, False, False], [0.1, 0.2, 0.3], [0, 1, 2])
-    assert epochs.tolist() == [4, 1, 1]  # the place of two is the exempt one's, who had gone on anyway
+    trials = Trials(
+        max_epochs=20,
+        cohorts=list(map(str, cohorts.tolist())),
+        rungs=dict.fromkeys(members, stopping.rungs),
+        errors_pct=dict.fromkeys(stopping.rungs, merits),
+        diverged_at=np.zeros(40, dtype=np.int64),
+        audited=audited.tolist(),
+        epoch_s=np.ones(40),
+    )
+    played = play(Synchronous(eta, stopping.rungs, members), trials, rng.permutation(40).tolist(), num_workers=3)
+    np.testing.assert_array_equal(play_halving(stopping, cohorts, audited, merits), played.epochs)
 
 
 # -- large studies ---------------------------------------------------------------------------------------------------
@@ -127,8 +118,8 @@ def test_the_work_of_a_large_study_is_bounded(monkeypatch):
     [trial, *_] = draw_population(study)[0]
     played = []
     monkeypatch.setattr(
-        "sweep.scheduling.forecast.play_arrivals",
-        lambda rule, stopping, cohorts, *rest: played.append(len(cohorts)) or np.ones(len(cohorts)),
+        "sweep.scheduling.forecast.play",
+        lambda rule, trials, order: played.append(len(order)) or SimpleNamespace(epochs=np.ones(len(order))),
     )
     cost = forecast(study, [trial] * 250_000)
     assert cost.epochs_mean == pytest.approx(250_000)  # each that played stands for its share
