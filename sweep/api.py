@@ -390,7 +390,9 @@ def _summary(journal: Journal, folder: Path, *, wall_s: float) -> Summary:
         parent_run_id=meta.get("parent_run_id"),
         trials={outcome: counts[outcome] for outcome in (*ENDED, *UNFINISHED)},
         epochs_trained=journal.num_epochs(),
-        epochs_if_all_completed=sum(counts.values()) * study.stopping.max_epochs,
+        epochs_if_all_completed=sum(
+            num * study.stopping_at(scale).max_epochs for scale, num in journal.counts_by_scale().items()
+        ),
         wall_s=round(wall_s, 1),
         best=_best(journal),
         finished=journal.is_finished(),

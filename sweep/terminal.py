@@ -202,6 +202,37 @@ def _show(
         console.print(plain_line(*look()), soft_wrap=True)
 
 
+@contextmanager
+def counted(what: str, total: int, console: Console, *, line_every_s: float = 60.0) -> Iterator[Callable[[int], None]]:
+    """Shows how many of `total` are done, which the block tells by calling what it is given, with an ETA: a bar on a
+    terminal that goes when the block ends, one plain line a minute in a log."""
+    started = time.monotonic()
+    next_line = started + line_every_s
+
+    def line(done: int) -> str:
+        elapsed_s = time.monotonic() - started
+        eta = f"ETA {duration(elapsed_s / done * (total - done))}" if done else "ETA: measuring"
+        return f"{done:,} of {total:,} {what}, {eta}"
+
+    def tell(done: int) -> None:
+        nonlocal next_line
+        if time.monotonic() >= next_line:
+            console.print(line(done), soft_wrap=True)
+            next_line = time.monotonic() + line_every_s
+
+    if not console.is_terminal:
+        yield tell
+        return
+    with Live(line(0), console=console, auto_refresh=False, transient=True) as view:
+
+        def show(done: int) -> None:
+            bar = Table.grid(padding=(0, 1))
+            bar.add_row(ProgressBar(total=total, completed=done, width=30), line(done))
+            view.update(bar, refresh=True)
+
+        yield show
+
+
 def findings_tables(findings: Any) -> list[RenderableType]:
     """All that a sweep says: verdicts at the shared rung, at the full budget, other measures, and the spaces
     themselves."""
@@ -262,8 +293,8 @@ def estimates_table(estimates: Sequence[Any]) -> RenderableType:
     audited = sum(estimate.num_audited for estimate in estimates)
     stopped = sum(estimate.num_wanted_to_end for estimate in estimates)
     lottery = (
-        f" All networks count, known at that budget or not: of {stopped} that early stopping wanted to end, the lottery "
-        f"kept {audited}, which stand for the others."
+        f" All networks count, known at that budget or not: of {stopped} that early stopping wanted to end, the "
+        f"lottery kept {audited}, which stand for the others."
         if stopped
         else ""
     )

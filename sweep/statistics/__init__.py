@@ -20,6 +20,7 @@ from sweep.statistics.intervals import IntervalEstimate
 from sweep.statistics.looks import Look, due_look, ended_early_by, judge_study, looks_taken, num_not_needed
 from sweep.statistics.near_best import NearBest, share_near_best
 from sweep.statistics.paired import Difference, ensemble_gain, paired_difference
+from sweep.statistics.pairs import repeats_of, scale_pairs
 from sweep.statistics.ranks import RankAgreement, rank_agreement
 from sweep.statistics.reading import read_curves
 from sweep.statistics.seed_noise import CorrectedAgreement, Reliability, corrected_agreement, reliability
@@ -83,6 +84,8 @@ __all__ = [
     "rank_agreement",
     "read_curves",
     "reliability",
+    "repeats_of",
+    "scale_pairs",
     "share_interval",
     "share_near_best",
     "shared_rung",

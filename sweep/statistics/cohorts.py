@@ -114,7 +114,8 @@ def cohorts_of(tables: Tables) -> dict[tuple[str, str], Cohort]:
 
 
 def _cohort(tables: Tables, scale: str, space: str, chance: float) -> Cohort:
-    stopping = study_of(tables).stopping
+    study = study_of(tables)
+    stopping = study.stopping_at(scale)
     trials = [row for row in cohort(tables.trials, scale=scale, space=space).to_pylist() if row["outcome"] != "failed"]
     rows = {row["trial_id"]: number for number, row in enumerate(trials)}
     curves = cohort(tables.epochs, scale=scale, space=space)
@@ -137,7 +138,7 @@ def _cohort(tables: Tables, scale: str, space: str, chance: float) -> Cohort:
         diverged_at=diverged_at,
         is_open=np.array([row["outcome"] in _OPEN for row in trials], dtype=bool),
         is_cancelled=np.array([row["outcome"] == "cancelled" for row in trials], dtype=bool),
-        audit_fraction=stopping.audit_fraction,
+        audit_fraction=1.0 if study.is_repeat(scale) else stopping.audit_fraction,
         complexity={
             name: np.array([row[name] for row in trials], dtype=np.float64)
             for name in ("flops", "params", "activations")

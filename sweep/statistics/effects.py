@@ -134,7 +134,7 @@ def _shares(space: Weighted, grid: Floats) -> tuple[Floats, Floats]:
     """Share of networks at or below each error of `grid`, and its squared standard error."""
     shares, squared_errors = np.zeros(len(grid)), np.zeros(len(grid))
     for weight, sample in space:
-        mean, squared_error = sample.means((sample.values[:, None] <= grid).astype(np.float64))
+        mean, squared_error = sample.shares(grid)
         shares += weight * mean
         squared_errors += weight**2 * squared_error
     return shares, squared_errors

@@ -10,6 +10,7 @@ from typing import Any
 from sweep.records import Tables
 from sweep.spaces import SPACES, RulePair, rule_pairs
 from sweep.spaces.checks import nearest
+from sweep.statistics.assumptions import Assumptions, assume, pairings_of_curves, pairings_of_tables, seeds_of_tables
 from sweep.statistics.cohorts import cohorts_of
 from sweep.statistics.comparisons import Cohorts, Contrast, at_full_budget, at_rung
 from sweep.statistics.errors import study_of
@@ -22,27 +23,33 @@ from sweep.statistics.verdicts import Terms, Verdict, judge_contrasts
 class Findings:
     """`verdicts`: of each rule at each scale, first those at the budget that all networks reached, then, where early
     stopping kept networks from it, those at the full budget; either is a family of its own for Holm's correction.
-    `estimates`: each space at its full budget."""
+    `estimates`: each space at its full budget. `assumptions`: what cheap searches rest on."""
 
     verdicts: tuple[Verdict, ...]
     estimates: tuple[SpaceEstimate, ...]
+    assumptions: Assumptions
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
             "verdicts": [verdict.to_dict() for verdict in self.verdicts],
             "estimates": [asdict(estimate) for estimate in self.estimates],
+            "assumptions": asdict(self.assumptions),
         }
 
 
 def find_in_tables(tables: Tables, verdicts: Sequence[Verdict] | None = None) -> Findings:
-    """As the study of the tables wants it judged; `verdicts` at the shared rungs, if they are known already."""
+    """As the study of the tables wants it judged, repeats of a scale left out; `verdicts` at the shared rungs, if they
+    are known already."""
     study = study_of(tables)
-    cohorts, terms = cohorts_of(tables), Terms.of(study)
+    every, terms = cohorts_of(tables), Terms.of(study)
+    judged = {scale.name for scale in study.judged_scales}
+    cohorts = {place: cohort for place, cohort in every.items() if place[0] in judged}
     at_rungs = judge_study(tables) if verdicts is None else verdicts
     return Findings(
         verdicts=(*at_rungs, *_at_full_budget(cohorts, rule_pairs(study.design_spaces), terms)),
         estimates=_estimates(cohorts, terms),
+        assumptions=assume(cohorts, at_rungs, terms, pairings_of_tables(tables, every), seeds_of_tables(tables, every)),
     )
 
 
@@ -55,9 +62,11 @@ def find_in_cohorts(cohorts: Cohorts, pairs: Sequence[RulePair], terms: Terms) -
         for pair in pairs
         if rung and _has_both(cohorts, pair, scale)
     ]
+    at_rungs = judge_contrasts(contrasts, terms)
     return Findings(
-        verdicts=(*judge_contrasts(contrasts, terms), *_at_full_budget(cohorts, pairs, terms)),
+        verdicts=(*at_rungs, *_at_full_budget(cohorts, pairs, terms)),
         estimates=_estimates(cohorts, terms),
+        assumptions=assume(cohorts, at_rungs, terms, pairings_of_curves(cohorts)),
     )
 
 

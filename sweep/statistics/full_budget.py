@@ -33,7 +33,7 @@ import numpy as np
 
 from sweep.statistics.bootstrap import Floats
 from sweep.statistics.cohorts import Bools, Cohort
-from sweep.statistics.samples import Complete, Sample
+from sweep.statistics.samples import Complete, Sample, at_or_below
 
 Method = Literal["model_assisted", "hajek", "horvitz_thompson"]
 
@@ -42,6 +42,7 @@ _FEWEST_FOR_MODEL = 6
 _RIDGE = 10.0  # in networks: against a dozen audited the prediction is half the mean, against a hundred it is its own
 _HINGES = (0.25, 0.5, 0.75, 0.9)
 _TINY = 1e-9
+_FEW = 5
 # Resampled values held at once.
 _BLOCK_VALUES = 4_000_000
 
@@ -147,6 +148,20 @@ class FullBudget:
         residual = (audited - predicted[self._is_audited]) / (1 - self._leverage)[:, None]
         predicted[self._is_audited] = audited - residual + residual / self.probability
         return np.concatenate([certain, predicted])
+
+    def shares(self, grid: Floats) -> tuple[Floats, Floats]:
+        """See `Sample`. Where fewer than five of the audited lie on one side, their own spread says too little of it:
+        then that of a share with half a network more on either side counts (Agresti and Coull 1998), if it is
+        larger."""
+        below = at_or_below(self.values, grid)
+        shares, squared_errors = self.means(below)
+        num = self.num_audited
+        num_below = below[self._num_certain :].sum(axis=0)
+        spread = (num_below + 0.5) * (num - num_below + 0.5) / (num + 1) ** 2
+        first_phase = np.clip(shares * (1 - shares), 0, None) / self.num
+        second_phase = (self.num_uncertain / self.num) ** 2 * (1 - self.probability) * spread / num
+        is_thin = np.minimum(num_below, num - num_below) < _FEW
+        return shares, np.where(is_thin, np.maximum(squared_errors, first_phase + second_phase), squared_errors)
 
     def _weighted_means(self, of: Floats) -> tuple[Floats, Floats]:
         mean = self.weights @ of
@@ -273,6 +288,15 @@ def _error_at_its_rung(cohort: Cohort) -> Floats:
     network = np.arange(len(cohort))
     found = cohort.errors[network, last_known[network, np.maximum(column, 0)]]
     return np.where(np.isnan(found), np.nanmedian(found), found)
+
+
+def inverse_inclusion(cohort: Cohort) -> Floats:
+    """(n,): for how many networks each finished one stands; 1 where the lottery did not decide."""
+    uncertain = ~cohort.is_certain
+    num_audited = int(np.count_nonzero(uncertain & cohort.is_finished))
+    num_uncertain = int(np.count_nonzero(uncertain))
+    probability = cohort.audit_fraction or (num_audited / num_uncertain if num_audited else 1.0)
+    return np.where(uncertain, 1 / probability, 1.0)
 
 
 @dataclass(frozen=True)

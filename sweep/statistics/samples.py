@@ -55,6 +55,10 @@ class Sample(Protocol):
         that some functions of the error have for the networks that are known."""
         ...
 
+    def shares(self, grid: Floats) -> tuple[Floats, Floats]:
+        """Of all networks, those at or below each error of `grid` (q,), and the squared standard errors."""
+        ...
+
     def resample(self, size: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
         """Mean errors and their squared standard errors of `size` resamples of the networks."""
         ...
@@ -91,6 +95,9 @@ class Complete:
             return of.mean(axis=0), np.full(of.shape[1], np.nan)
         return of.mean(axis=0), of.var(axis=0, ddof=1) / self.num
 
+    def shares(self, grid: Floats) -> tuple[Floats, Floats]:
+        return self.means(at_or_below(self.values, grid))
+
     def resample(self, size: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
         num = self.num
         if num > NORMAL_ABOVE:
@@ -99,3 +106,8 @@ class Complete:
         # A resample of one value repeated must have exactly no spread, which rounding in var() does not promise.
         variance = np.where(np.ptp(drawn, axis=1) == 0, 0.0, drawn.var(axis=1, ddof=1))
         return drawn.mean(axis=1), variance / num
+
+
+def at_or_below(values: Floats, grid: Floats) -> Floats:
+    """(k, q): 1 where a value is at or below an error of `grid`, else 0."""
+    return (values[:, None] <= grid).astype(np.float64)

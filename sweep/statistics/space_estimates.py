@@ -15,19 +15,11 @@ from sweep.statistics.bootstrap import mean_interval
 from sweep.statistics.cohorts import Cohort
 from sweep.statistics.effects import quantile_interval
 from sweep.statistics.full_budget import Bounds, FullBudget, Method, bounds, full_budget
+from sweep.statistics.intervals import IntervalEstimate
 from sweep.statistics.samples import Sample
 from sweep.statistics.verdicts import Terms
 
 QUANTILES = {"q10": 0.1, "q25": 0.25, "median": 0.5, "q75": 0.75}
-
-
-@dataclass(frozen=True)
-class Ranged:
-    """A number in percent and its interval; the limits are None where the data cannot say."""
-
-    value: float
-    low: float | None
-    high: float | None
 
 
 @dataclass(frozen=True)
@@ -51,9 +43,9 @@ class SpaceEstimate:
     num_known: int
     num_wanted_to_end: int
     num_audited: int
-    mean: Ranged | None
+    mean: IntervalEstimate | None
     standard_error: float | None
-    quantiles: dict[str, Ranged]
+    quantiles: dict[str, IntervalEstimate]
     hajek: tuple[float, float] | None
     horvitz_thompson: tuple[float, float] | None
     survivors_mean_pct: float | None
@@ -86,15 +78,18 @@ def estimate_space(cohort: Cohort, terms: Terms) -> SpaceEstimate:
     )
 
 
-def _mean(sample: Sample, cohort: Cohort, terms: Terms) -> Ranged:
+def _mean(sample: Sample, cohort: Cohort, terms: Terms) -> IntervalEstimate:
     rng = np.random.default_rng([terms.seed, zlib.crc32(f"{cohort.space}\0{cohort.scale}".encode())])
     limits = mean_interval(sample, confidence=terms.confidence, num_bootstrap=terms.num_bootstrap, rng=rng)
-    return Ranged(sample.mean, *(limits or (None, None)))
+    return IntervalEstimate(sample.mean, *(limits or (None, None)))
 
 
-def _quantiles(sample: Sample, confidence: float) -> dict[str, Ranged]:
+def _quantiles(sample: Sample, confidence: float) -> dict[str, IntervalEstimate]:
     space = [(1.0, sample)]
-    return {name: Ranged(*quantile_interval(space, level, confidence=confidence)) for name, level in QUANTILES.items()}
+    return {
+        name: IntervalEstimate(*quantile_interval(space, level, confidence=confidence))
+        for name, level in QUANTILES.items()
+    }
 
 
 def _weighted(cohort: Cohort, method: Method) -> tuple[float, float] | None:

@@ -126,6 +126,7 @@ class Verdict:
     mean_without_pct: float | None
     mean_with_pct: float | None
     effect_pct: float | None
+    standard_error_pct: float | None
     ci_low_pct: float | None
     ci_high_pct: float | None
     confidence: float
@@ -167,7 +168,7 @@ class Evidence:
 def judge(
     tables: Tables,
     *,
-    rung_epochs: int | None = None,
+    rung_epochs: int | Mapping[str, int] | None = None,
     margin_pct: float,
     confidence: float,
     num_bootstrap: int,
@@ -176,16 +177,21 @@ def judge(
     match_strata: int = 0,
     evidence_of: Callable[[Comparison], Evidence] | None = None,
 ) -> list[Verdict]:
-    """A verdict for each scale and each rule between two spaces of the study, scale by scale.
+    """A verdict for each scale and each rule between two spaces of the study, scale by scale; repeats of a scale, which
+    train its networks once more, are left out.
 
-    `rung_epochs` None compares at each scale's shared rung. A lower one may be asked for; a higher one is refused,
-    because only survivors are there. `match` compares networks of like complexity, in `match_strata` strata (0: as many
-    as there are networks for). More than `num_bootstrap` resamples are drawn where the correction needs them;
-    otherwise the interval of a pair of spaces does not depend on what else the study holds. `evidence_of` a comparison
-    is what it shows by itself unless given. Raises `ValueError` naming the argument, its value and the remedy.
+    `rung_epochs` None compares at each scale's shared rung. A lower one may be asked for, at all scales or by scale; a
+    higher one is refused, because only survivors are there. `match` compares networks of like complexity, in
+    `match_strata` strata (0: as many as there are networks for). More than `num_bootstrap` resamples are drawn where
+    the correction needs them; otherwise the interval of a pair of spaces does not depend on what else the study holds.
+    `evidence_of` a comparison is what it shows by itself unless given. Raises `ValueError` naming the argument, its
+    value and the remedy.
     """
     terms = Terms(margin_pct, confidence, num_bootstrap, seed, match, match_strata)
-    rungs = {scale.name: _rung_to_judge(tables, scale.name, rung_epochs) for scale in study_of(tables).scale}
+    rungs = {
+        scale.name: _rung_to_judge(tables, scale.name, _asked(rung_epochs, scale.name))
+        for scale in study_of(tables).judged_scales
+    }
     return judge_contrasts(contrasts_at(tables, rungs, terms), terms, evidence_of=evidence_of)
 
 
@@ -299,6 +305,10 @@ def _fewest_resamples(confidence: float, num_comparisons: int) -> int:
     return math.ceil(10 * num_comparisons / significance(confidence))
 
 
+def _asked(rung_epochs: int | Mapping[str, int] | None, scale: str) -> int | None:
+    return rung_epochs.get(scale) if isinstance(rung_epochs, Mapping) else rung_epochs
+
+
 def _rung_to_judge(tables: Tables, scale: str, asked: int | None) -> int:
     shared = shared_rung(tables, scale)
     if asked is None:
@@ -356,6 +366,7 @@ def _verdict(
         mean_without_pct=mean_without,
         mean_with_pct=mean_with,
         effect_pct=effect,
+        standard_error_pct=difference.standard_error if difference else None,
         ci_low_pct=low,
         ci_high_pct=high,
         confidence=confidence,

@@ -50,8 +50,13 @@ def _complaints(journal: JournalRows, looks: list[Row]) -> Iterator[str]:
 
 
 def _num_planned(journal: JournalRows) -> int:
+    """Without extensions; a scale whose networks are those of another one may have but a part of them."""
     study = journal.study
-    return study["trials_per_space"] * len(study["spaces"]) * len(study["scale"])
+    per_space: dict[str, int] = {}
+    for scale in study["scale"]:
+        originals = per_space[scale["of"]] if scale.get("of") else study["trials_per_space"]
+        per_space[scale["name"]] = min(originals, scale.get("trials_per_space") or originals)
+    return sum(per_space.values()) * len(study["spaces"])
 
 
 def _num_trials(journal: JournalRows, look: Row, before: list[Row]) -> int:
@@ -60,8 +65,9 @@ def _num_trials(journal: JournalRows, look: Row, before: list[Row]) -> int:
     return look["num_known"] if is_over else math.ceil(_num_planned(journal) * (len(before) + 1) / num_looks)
 
 
-def _rung(journal: JournalRows) -> int:
-    return journal.rungs[0] if journal.rungs else journal.stopping["max_epochs"]
+def _rung(journal: JournalRows, trial: Row) -> int:
+    rungs = journal.rungs_of(trial)
+    return rungs[0] if rungs else journal.budget_of(trial)
 
 
 def _decides_all(look: Row) -> bool:
@@ -71,13 +77,15 @@ def _decides_all(look: Row) -> bool:
 def _at_rung(journal: JournalRows, trial: Row) -> Row | None:
     """Its epoch there, if it came so far."""
     curve = journal.curves[trial["trial_id"]]
-    return curve[_rung(journal) - 1] if len(curve) >= _rung(journal) else None
+    rung = _rung(journal, trial)
+    return curve[rung - 1] if len(curve) >= rung else None
 
 
 def _absent(journal: JournalRows, look: Row, first: list[Row]) -> Iterator[str]:
     """Those that had neither come to the rung by then nor ended."""
-    if look["rung_epochs"] != _rung(journal):
-        yield f"it is after {look['rung_epochs']} epochs, and the first rung is after {_rung(journal)}"
+    rungs = {name: _rung(journal, {"scale": name}) for name in journal.scales}
+    if look["rung_epochs"] != rungs:
+        yield f"it is after {_by_scale(look['rung_epochs'])} epochs, and the first rung is after {_by_scale(rungs)}"
     absent = []
     for trial in first:
         arrived, ended_at_ms = _at_rung(journal, trial), trial["ended_at_ms"]
@@ -86,6 +94,10 @@ def _absent(journal: JournalRows, look: Row, first: list[Row]) -> Iterator[str]:
             absent.append(trial["trial_id"])
     if absent:
         yield f"it was taken before {some(absent)} had come to the first rung or ended"
+
+
+def _by_scale(epochs: dict[str, int]) -> str:
+    return ", ".join(f"{number} ({name})" for name, number in epochs.items()) or "no"
 
 
 def _never_began(trial: Row, look: Row) -> bool:

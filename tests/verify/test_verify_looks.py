@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scaled import AGAIN, LARGE, scaled_study
 from verify import mlflow_maker
-from verify.sweep_maker import Events, MadeUpSweep, made_up_clock, make_journal, study
+from verify.sweep_maker import Events, MadeUpSweep, made_up_clock, make_journal, quick, study
 
 from sweep.records import Journal
+from sweep.scheduling.extend import extend
 from sweep.scheduling.looks import Looks
+from sweep.scheduling.population import draw_population
+from sweep.studies import study_from_dict
 from sweep.verify import verify
 
 NUM = 8  # of each of two spaces; a look after 8 of 16 trials, and one at the end
@@ -93,6 +97,29 @@ def test_a_sweep_that_was_looked_at_holds(looked_at, method, clear):
     assert findings.checked["I6"] >= num_looks + num_decisions
 
 
+@pytest.mark.parametrize("method", ["asha", "synchronous"])
+def test_looks_at_several_scales_hold_also_when_it_was_extended(folder, empty_database, method):
+    """The look before the end is after half of the 2 × (8 + 8 + 2) trials of the study, whatever was added."""
+    judging = {"stop_when": "decided", "looks": 2, "num_bootstrap": 1000}
+    told = scaled_study(LARGE, AGAIN, num=NUM, method=method).to_dict()
+    known = study_from_dict(told | {"judging": told["judging"] | judging})
+    trials, _ = draw_population(known)
+    with (
+        made_up_clock(),
+        Journal.create(folder, {"study": known.to_dict(), "study_hash": known.hash}, trials) as journal,
+    ):
+        LookedAt(quick(journal), random.Random(1), Events(diverges=0.05)).run(20)
+    extend(folder, trials=2)
+    with made_up_clock(1), quick(Journal.open(folder)) as journal:
+        LookedAt(journal, random.Random(2), Events(diverges=0.05)).run()
+        assert [look["num_trials"] for look in journal.get("looks")] == [18, 44]
+        assert journal.get("looks")[0]["rung_epochs"] == {"small": 1, "large": 2, "again": 1}
+    shutil.copy(empty_database, folder / "mlflow.db")
+    mlflow_maker.deliver(folder)
+    findings = verify(folder)
+    assert findings.holds, findings
+
+
 def test_a_sweep_matched_on_complexity_holds_too(looked_at):
     assert verify(looked_at(match="params")).holds
 
@@ -104,7 +131,7 @@ def test_a_sweep_matched_on_complexity_holds_too(looked_at):
         ("$[0].num_trials", 7, "it is of 7 trials, and the study wants it after 8"),
         ("$[1].num_trials", 15, "it is of 15 trials, and the study wants it after 16"),
         ("$[0].num_begun", 5, "5 of its trials had begun, and by the journal 8"),
-        ("$[0].rung_epochs", 2, "it is after 2 epochs, and the first rung is after 1"),
+        ("$[0].rung_epochs.small", 2, "it is after 2 (small) epochs, and the first rung is after 1 (small)"),
         ("$[0].taken_at_ms", 1_700_000_000_001, "had come to the first rung or ended"),
         ("$[0].num_decided", 1, "1 rules are said to be decided, and the p-values can have decided 0 at most"),
         ("$[0].compared[0].n_without", 1, "at the rung there are"),
