@@ -4,8 +4,9 @@
     python tests/benchmarks/reference.py runs/reference
 
 In: its run directory, finished or not: networks that have not ended are left out, and since all spaces are launched in
-one shuffled order, those that have are a sample of each. Out: `sweep/studies/reference_curves.parquet`, with the columns of
-sweep/statistics/reading.py, the seconds of an epoch, and in its metadata the study, commit, machine and versions.
+one shuffled order, those that have are a sample of each. Out: `sweep/studies/reference_curves.parquet`, with the
+columns of sweep/statistics/reading.py, the seconds of an epoch, and in its metadata the study, commit, machine and
+versions.
 """
 
 import json
