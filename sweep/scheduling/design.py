@@ -27,7 +27,7 @@ from sweep.scheduling.simulate import known_pairs, processes_for
 from sweep.statistics.samples import Floats
 from sweep.studies import Study
 
-REDUCTION_FACTORS = (2, 3, 4)
+REDUCTION_FACTORS = (3, 4, 9)
 GRACE_EPOCHS = (1, 2, 4)
 AUDIT_FRACTIONS = (0.0, 0.05, 0.1, 0.2, 0.4)
 SIZES = (0.25, 0.5, 1.0, 2.0)  # times the study's trials
