@@ -146,8 +146,14 @@ def plan_design(
 
 
 def study_design(study: Study) -> Design:
-    """What the study says; one that stops nothing is planned for "asha"."""
-    stopping = study.stopping
+    """What the study says; one that stops nothing is planned for "asha". Raises `ValueError` where scales differ."""
+    stopping, *others = (study.stopping_at(scale.name) for scale in study.judged_scales)
+    if any(other != stopping for other in others):
+        names = ", ".join(scale.name for scale in study.judged_scales)
+        raise ValueError(
+            f"scale: {names} have epochs of their own, and a pilot speaks of one budget; plan a study of one scale at "
+            "a time"
+        )
     schedulers = {method: scheduler for scheduler, method in METHODS.items() if method != "none"}
     return Design(
         scheduler=schedulers.get(stopping.method, "asha"),
