@@ -243,9 +243,10 @@ def curves_figure(tables: Tables, *, scale: str) -> go.Figure:
             figure.add_trace(trace, **place)
     _dress(figure, height=70 + 290 * num_rows, x_title="epoch")
     figure.update_layout(showlegend=False)
-    figure.update_xaxes(range=[0.7, study.stopping.max_epochs + 0.3], **_epoch_ticks(study.stopping.max_epochs))
+    stopping = study.stopping_at(scale)
+    figure.update_xaxes(range=[0.7, stopping.max_epochs + 0.3], **_epoch_ticks(stopping.max_epochs))
     figure.update_yaxes(title_text="validation error, %", col=1)
-    for rung in study.stopping.rungs:
+    for rung in stopping.rungs:
         figure.add_vline(x=rung, line={"color": _GREY, "width": 1, "dash": "dash"})
     return figure
 
@@ -294,7 +295,7 @@ def flops_figure(tables: Tables, *, scale: str, epoch: int) -> go.Figure:
     Hollow in the second panel: those that only the audit lottery kept from being stopped.
     """
     study = study_of(tables)
-    full = study.stopping.max_epochs
+    full = study.stopping_at(scale).max_epochs
     titles = [f"after {epochs_text(epoch)}: all networks", f"after {epochs_text(full)}: survivors and audited"]
     num_panels = 2 if epoch < full else 1
     figure = make_subplots(
@@ -417,13 +418,13 @@ def _dress(figure: go.Figure, *, height: int, x_title: str | None = None, y_titl
 def summary_png(tables: Tables, verdicts: Sequence[Verdict], path: Path) -> None:
     """Error distributions on the left, one panel a scale, and the verdicts on the right. Same input, same bytes."""
     study = study_of(tables)
-    num_scales = len(study.scale)
+    num_scales = len(study.judged_scales)
     height = max(4.2, 1.0 + 3.2 * num_scales, 1.6 + 0.62 * len(verdicts))
     figure = Figure(figsize=(12.5, height), dpi=150, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(num_scales, 2, width_ratios=(1, 1.05), wspace=0.06)
     epochs = rungs_shown(tables, verdicts)
-    for row, scale in enumerate(study.scale):
+    for row, scale in enumerate(study.judged_scales):
         _draw_edfs(figure.add_subplot(grid[row, 0]), tables, scale.name, epochs[scale.name], num_scales > 1)
     _draw_forest(figure.add_subplot(grid[:, 1]), verdicts, several_scales=num_scales > 1)
     figure.supxlabel(provenance_text(tables), x=0.012, ha="left", fontsize=8, color="#555555", parse_math=False)
@@ -433,9 +434,10 @@ def summary_png(tables: Tables, verdicts: Sequence[Verdict], path: Path) -> None
 
 
 def rungs_shown(tables: Tables, verdicts: Sequence[Verdict]) -> dict[str, int]:
-    """Of each scale, the number of epochs that its verdicts speak of; the shared rung where there are none."""
+    """Of each scale that is judged, the number of epochs that its verdicts speak of; the shared rung where there are
+    none."""
     judged = {verdict.scale: verdict.rung_epochs for verdict in verdicts}
-    names = [scale.name for scale in study_of(tables).scale]
+    names = [scale.name for scale in study_of(tables).judged_scales]
     return {name: judged[name] if name in judged else shared_rung(tables, name) for name in names}
 
 

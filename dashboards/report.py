@@ -42,8 +42,7 @@ from sweep.statistics import (
     study_of,
     summarise,
 )
-from sweep.studies import TRAIN
-from sweep.studies.study import Scale
+from sweep.studies import TRAIN, Scale, Stopping
 
 NUM_BEST = 5
 _DRAWING_WIDTH, _DRAWING_HEIGHT = 132, 34
@@ -64,6 +63,7 @@ class Panel:
 
     name: str
     conditions: str
+    stopping: Stopping
     epoch: int
     edf: Markup
     curves: Markup
@@ -90,6 +90,9 @@ def render_report(tables: Tables, verdicts: Sequence[Verdict], *, reruns: Reruns
     summaries = summarise(tables)
     return _template().render(
         study=study,
+        images=words.numbers_text(study.data_at(scale.name).num_train for scale in study.scale),
+        budgets=words.budgets_text(study),
+        repeats=words.repeats_text(study),
         num_trials=tables.trials.num_rows,
         is_trained=study.objective == TRAIN,
         outcomes=(outcomes := _outcomes(summaries)),
@@ -170,7 +173,7 @@ def _panels(tables: Tables, verdicts: Sequence[Verdict], summaries: Sequence[Coh
     epochs = figures.rungs_shown(tables, verdicts)
     return [
         _panel(tables, index, scale, epochs[scale.name], [s for s in summaries if s.scale == scale.name])
-        for index, scale in enumerate(study_of(tables).scale)
+        for index, scale in enumerate(study_of(tables).judged_scales)
     ]
 
 
@@ -180,7 +183,8 @@ def _panel(tables: Tables, index: int, scale: Scale, epoch: int, summaries: list
     highest = figures.error_window(errors.values())[1]
     return Panel(
         name=name,
-        conditions=f"{scale.resolution} px, {words.si(scale.flops_min)} to {words.si(scale.flops_max)} flops",
+        conditions=words.conditions_text(tables, scale),
+        stopping=study_of(tables).stopping_at(name),
         epoch=epoch,
         edf=_embed(figures.edf_figure(tables, scale=name, epoch=epoch), f"edf-{index}"),
         curves=_embed(figures.curves_figure(tables, scale=name), f"curves-{index}"),
@@ -289,6 +293,8 @@ def _spaced(key: str) -> str:
 
 def _draws_text(draws: Mapping[str, Any]) -> str:
     rejected = ", ".join(f"{num:,} {_spaced(reason)}" for reason, num in draws["rejected"].items() if num)
+    if origin := draws.get("scaled_from"):
+        return f"{space_title(draws['space'])} at {draws['scale']} scaled from {origin}"
     found = f"{space_title(draws['space'])} at {draws['scale']} from {draws['num_draws']:,} draws"
     return f"{found} (rejected: {rejected})" if rejected else found
 
@@ -303,7 +309,7 @@ def to_toml(table: Mapping[str, Any], path: str = "") -> str:
                 below.append(f"\n[{name}]\n{to_toml(value, name)}")
         elif isinstance(value, list) and value and isinstance(value[0], Mapping):
             below += [f"\n[[{name}]]\n{to_toml(entry, name)}" for entry in value]
-        else:
+        elif value is not None:  # which TOML has no word for
             # JSON's strings, numbers, truth values and lists of them are TOML's, but for DEL, which TOML wants escaped.
             lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}\n".replace("\x7f", "\\u007f"))
     return "".join(lines + below)

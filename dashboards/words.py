@@ -4,7 +4,7 @@ In: tables and verdicts. Out: plain text, not escaped. A number comes with its i
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sweep.records import Tables
@@ -12,6 +12,7 @@ from sweep.spaces import space_title
 from sweep.statistics import (
     Estimate,
     Verdict,
+    cohort,
     ended_early_by,
     ensemble_gain,
     flattery_pct,
@@ -19,6 +20,7 @@ from sweep.statistics import (
     num_not_needed,
     study_of,
 )
+from sweep.studies import Scale, Study
 
 MINUS = "−"
 
@@ -71,6 +73,11 @@ def epochs_text(num: int) -> str:
     return f"{num} epoch" if num == 1 else f"{num} epochs"
 
 
+def numbers_text(numbers: Iterable[int]) -> str:
+    """Each number once: "6,000", or "6,000 or 12,000"."""
+    return " or ".join(f"{number:,}" for number in dict.fromkeys(numbers))
+
+
 def duration(time_s: float) -> str:
     """In the two largest fitting units: "3 h 12 min", "41 s"."""
     seconds = round(time_s)
@@ -91,15 +98,53 @@ def machine_text(tables: Tables) -> str:
 
 def provenance_text(tables: Tables) -> str:
     """One line by which a picture can be traced."""
-    data = study_of(tables).data
+    study = study_of(tables)
+    data, num_train = study.data, numbers_text(study.data_at(scale.name).num_train for scale in study.scale)
     commit = tables.metadata.get("git_commit")
     return ", ".join(
         [
-            f"{data.name}, {data.num_train:,} images to train and {data.num_validation:,} to validate",
+            f"{data.name}, {num_train} images to train and {data.num_validation:,} to validate",
             f"study {tables.metadata.get('study_hash', '?')}",
             f"commit {commit[:10]}" if commit else "no commit recorded",
             machine_text(tables),
         ]
+    )
+
+
+def budgets_text(study: Study) -> str:
+    """How long networks train at most, over the scales: "6 epochs", or "6 or 12 epochs"."""
+    numbers = [study.stopping_at(scale.name).max_epochs for scale in study.scale]
+    return epochs_text(numbers[0]) if len(set(numbers)) == 1 else f"{numbers_text(numbers)} epochs"
+
+
+def conditions_text(tables: Tables, scale: Scale) -> str:
+    """What a scale is: pixels, flops, and what it has of its own."""
+    study = study_of(tables)
+    flops = cohort(tables.trials, scale=scale.name)["flops"].to_pylist()
+    low, high = scale.band or (min(flops, default=0), max(flops, default=0))
+    parts = [f"{scale.resolution} px, {si(low)} to {si(high)} flops"]
+    if scale.max_epochs:
+        parts.append(f"up to {epochs_text(scale.max_epochs)}")
+    if scale.num_train:
+        parts.append(f"{study.data_at(scale.name).num_train:,} images")
+    if scale.of:
+        factors = f"widths × {scale.width_factor:g}, depths × {scale.depth_factor:g}"
+        parts.append(f"the networks of {scale.of}, {factors}")
+    return ", ".join(parts)
+
+
+def repeats_text(study: Study) -> str:
+    """Which scales train the networks of another one once more: sentences, none where there are none."""
+    told = [
+        f"{study.trials_at(scale.name)} of scale {scale.of} ({scale.name})"
+        for scale in study.scale
+        if study.is_repeat(scale.name)
+    ]
+    if not told:
+        return ""
+    return (
+        "Of each space, networks were trained once more with other seeds, to measure what one seed does: "
+        f"{_join(told)}; no rule is judged by them, and only the costs below count them."
     )
 
 
@@ -152,7 +197,7 @@ def answers(tables: Tables, verdicts: Sequence[Verdict]) -> list[str]:
     if not verdicts:
         return ["No two spaces of this study differ by a rule, so there is nothing to judge."]
     several = len({verdict.scale for verdict in verdicts}) > 1
-    scales = [scale.name for scale in study_of(tables).scale]
+    scales = [scale.name for scale in study_of(tables).judged_scales]
     return [_answer([v for v in verdicts if v.scale == scale], name_scale=several) for scale in scales]
 
 

@@ -1,7 +1,8 @@
 """designspace-sweep: find out which rules of network design really hold.
 
-The verbs, for use from Python: `load_study`, `launch`, `judge`, `report`, `rerun`, `export`, `status`, `stop`,
-`extend`, `sync`, `logs`; and `Study`. They are loaded when first used, so that `import sweep` costs nothing.
+The verbs, for use from Python: `load_study`, `launch`, `judge`, `find`, `judge_curves`, `report`, `rerun`, `export`,
+`status`, `stop`, `extend`, `sync`, `logs`; and `Study`. They are loaded when first used, so that `import sweep` costs
+nothing.
 """
 
 from importlib import import_module
@@ -12,6 +13,8 @@ _VERBS = {
     "load_study": "sweep.studies",
     "launch": "sweep.api",
     "judge": "sweep.api",
+    "find": "sweep.api",
+    "judge_curves": "sweep.api",
     "report": "sweep.api",
     "status": "sweep.api",
     "stop": "sweep.api",

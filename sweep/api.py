@@ -8,7 +8,7 @@ import errno
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -20,13 +20,14 @@ from cluster import Profile, check_cluster, load_profile
 from cluster.machine import check_open_files, check_ray_folder
 from cluster.profile import LOCAL
 from sweep.records import Journal, Tables, find_run, from_journal, write_tables
-from sweep.records.journal import ENDED, FAILED, FILE_NAME, UNFINISHED
+from sweep.records.journal import CANCELLED, ENDED, FAILED, FILE_NAME, UNFINISHED
 from sweep.records.lease import held
 from sweep.studies import TRAIN, Study, load_study, study_from_dict
 
 if TYPE_CHECKING:
     from sweep.scheduling.extend import Extended
-    from sweep.statistics import Verdict
+    from sweep.statistics import Findings, Verdict
+    from sweep.studies.study import Match
 
 Watch = Callable[[Path], AbstractContextManager[None]]
 Log = Callable[[str], None]
@@ -210,7 +211,7 @@ def _train(journal: Journal, study: Study, folder: Path, profile: Profile, data:
                 status="finished" if finished else "interrupted" if _is_request(error) else "failed",
                 artifacts=artifacts,
                 note=_note(folder, standing(journal)) if finished else "",
-                timeout_s=3 if isinstance(error, KeyboardInterrupt) else 60,
+                timeout_s=3 if isinstance(error, KeyboardInterrupt) else _delivery_s(journal),
             )
             journal.set_meta(tracking_error=None)
         except RuntimeError as undelivered:
@@ -219,6 +220,11 @@ def _train(journal: Journal, study: Study, folder: Path, profile: Profile, data:
             log(f"warning: {undelivered}")
     if error is not None:
         raise error
+
+
+def _delivery_s(journal: Journal) -> float:
+    """How long MLflow has for the end of a sweep: where it ended early, it is told of many trials at once."""
+    return 60 + 0.1 * journal.num_never_begun(CANCELLED)
 
 
 def _patience(switch: Any, log: Log) -> Callable[[str], None]:
@@ -251,6 +257,7 @@ def _conclude(journal: Journal, folder: Path, log: Log) -> dict[str, Path]:
     _write_report(tables, verdicts, folder)
     _write_whole(folder / "study.json", json.dumps(tables.metadata["study"], indent=1))
     names = ("study.json", "architectures.parquet", "trials.parquet", "epochs.parquet", "verdicts.json",
+             "findings.json",
              "report.html", "summary.png")  # fmt: skip
     return {name: folder / name for name in names}
 
@@ -260,6 +267,37 @@ def judge(run: str | Path) -> "list[Verdict]":
     folder = find_run(run)
     with Journal.open(folder, read_only=True) as journal:
         return _judge_tables(from_journal(journal))
+
+
+def find(run: str | Path) -> "Findings":
+    """All that a sweep says, finished or not: its verdicts at each budget, and what its spaces are like."""
+    from sweep.statistics import find_in_tables
+
+    folder = find_run(run)
+    with Journal.open(folder, read_only=True) as journal:
+        return find_in_tables(from_journal(journal))
+
+
+def judge_curves(
+    path: str | Path,
+    *,
+    pairs: Sequence[str] = (),
+    margin_pct: float = 0.5,
+    confidence: float = 0.95,
+    num_bootstrap: int = 10_000,
+    seed: int = 0,
+    match: "Match" = "none",
+    num_classes: int = 10,
+) -> "Findings":
+    """All that learning curves from anywhere say (sweep/statistics/reading.py tells the columns of the Parquet file).
+
+    `pairs` as "WITHOUT:WITH"; without any those that differ by a rule, of spaces that ship, or the only two.
+    """
+    from sweep.statistics import Terms, find_in_cohorts, pairs_of, read_curves
+
+    terms = Terms(margin_pct, confidence, num_bootstrap, seed, match)
+    cohorts = read_curves(path, num_classes=num_classes)
+    return find_in_cohorts(cohorts, pairs_of(cohorts, pairs), terms)
 
 
 def _judge_tables(tables: Tables) -> "list[Verdict]":
@@ -281,8 +319,11 @@ def _write_report(tables: Tables, verdicts: "list[Verdict]", folder: Path) -> Pa
     from dashboards.figures import summary_png
     from dashboards.report import write_report
     from sweep.rerun.result import read_results
+    from sweep.statistics import find_in_tables
 
+    findings = find_in_tables(tables, verdicts)
     _write_whole(folder / "verdicts.json", json.dumps([verdict.to_dict() for verdict in verdicts], indent=1))
+    _write_whole(folder / "findings.json", json.dumps(findings.to_dict(), indent=1))
     summary_png(tables, verdicts, folder / "summary.png")
     path = folder / "report.html"
     write_report(tables, verdicts, path, reruns=read_results(folder))
@@ -349,7 +390,9 @@ def _summary(journal: Journal, folder: Path, *, wall_s: float) -> Summary:
         parent_run_id=meta.get("parent_run_id"),
         trials={outcome: counts[outcome] for outcome in (*ENDED, *UNFINISHED)},
         epochs_trained=journal.num_epochs(),
-        epochs_if_all_completed=sum(counts.values()) * study.stopping.max_epochs,
+        epochs_if_all_completed=sum(
+            num * study.stopping_at(scale).max_epochs for scale, num in journal.counts_by_scale().items()
+        ),
         wall_s=round(wall_s, 1),
         best=_best(journal),
         finished=journal.is_finished(),

@@ -125,6 +125,15 @@ def tables(
     )
 
 
+def with_scale(tables: Tables, number: int, **fields: Any) -> Tables:
+    """The same sweep, said to be of a study whose scale of that number has these fields besides its name."""
+    told = dict(tables.metadata["study"])
+    told["scale"] = [
+        {"name": scale["name"], **fields} if index == number else scale for index, scale in enumerate(told["scale"])
+    ]
+    return replace(tables, metadata=tables.metadata | {"study": study_from_dict(told).to_dict()})
+
+
 def looked_at(
     mean_errors_pct: Mapping[str, float] = MEAN_ERRORS_PCT,
     *,

@@ -105,3 +105,21 @@ def test_a_terminal_gets_a_live_view_that_fits(run_dir, width):
         time.sleep(0.3)
     assert "1/4" in stream.getvalue()
     assert "18.00 % error (regnet_x)" in stream.getvalue()
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_what_is_counted_has_an_eta(is_terminal):
+    written = io.StringIO()
+    console = Console(file=written, force_terminal=is_terminal, width=100)
+    with terminal.counted("sweeps", 4000, console, line_every_s=0.0) as tell:
+        tell(0)
+        time.sleep(0.01)
+        tell(1000)
+    assert "1,000 of 4,000 sweeps, ETA 0 s" in written.getvalue()
+
+
+def test_what_is_over_soon_leaves_no_line_in_a_log():
+    written = io.StringIO()
+    with terminal.counted("sweeps", 2, Console(file=written, force_terminal=False)) as tell:
+        tell(2)
+    assert written.getvalue() == ""

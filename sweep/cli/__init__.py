@@ -9,7 +9,7 @@ import sys
 
 import click
 
-from sweep.cli import care, hosts, look, remote, reruns, runs
+from sweep.cli import care, hosts, judging, look, remote, reruns, runs, simulate
 from sweep.cli.console import BAD_INPUT, FAILURE, INTERRUPTED
 
 
@@ -45,8 +45,8 @@ def cli() -> None:
 
 for _verb in (
     look.doctor, look.spaces, look.show, look.plan,
-    runs.launch, runs.status, runs.stop, runs.judge, runs.report, runs.ui, runs.recover,
-    reruns.rerun, reruns.export,
+    runs.launch, runs.status, runs.stop, judging.judge, runs.report, runs.ui, runs.recover,
+    reruns.rerun, reruns.export, simulate.simulate,
     care.extend, care.logs, care.sync, care.verify, remote.submit, remote.attach, hosts.cluster, hosts.serve,
 ):  # fmt: skip
     cli.add_command(_verb)

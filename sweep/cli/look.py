@@ -7,10 +7,13 @@ import click
 from rich.table import Table
 
 from sweep.cli.console import FAILURE, OK, as_json, emit_json, overrides, smoke, stderr, stdout
+from sweep.cli.design import plan_by_pilot
 
 if TYPE_CHECKING:
-    from sweep.scheduling.forecast import Disk
+    from sweep.records import TrialRow
+    from sweep.scheduling.forecast import Disk, Forecast
     from sweep.spaces import Space
+    from sweep.studies import Scale, Study
 
 _EXAMPLE_SLOTS = 8
 
@@ -145,15 +148,38 @@ def show(arch: str, resolution: int | None, channels: int | None, classes: int |
 @click.argument("study")
 @overrides
 @smoke
+@click.option("--pilot", metavar="RUN|CURVES.parquet|reference", help="Choose lottery and rungs by replaying curves.")
+@click.option("--width", type=float, metavar="POINTS", help="Wished width of the 95 % interval of a space's mean.")
+@click.option("--effect-width", type=float, metavar="POINTS", help="And of the difference between two spaces.")
+@click.option("--regret", type=float, metavar="POINTS", help="Wished distance of the network found from the best.")
 @as_json
-def plan(study: str, overrides: tuple[str, ...], smoke: bool, as_json: bool) -> None:
-    """Trials, budgets, epochs, device-hours and disk of STUDY, as ranges. Starts nothing."""
+def plan(
+    study: str,
+    overrides: tuple[str, ...],
+    smoke: bool,
+    pilot: str | None,
+    width: float | None,
+    effect_width: float | None,
+    regret: float | None,
+    as_json: bool,
+) -> None:
+    """Trials, budgets, epochs, device-hours and disk of STUDY, as ranges. Starts nothing.
+
+    With --pilot instead: which lottery, reduction factor, grace period and number of trials fulfil the wishes at least
+    cost, as lines for the study file.
+    """
     from sweep.scheduling.forecast import forecast
     from sweep.scheduling.population import draw_population
     from sweep.studies import load_study
 
     loaded = load_study(study, overrides)
     loaded = loaded.smoke() if smoke else loaded
+    wishes = {"width": width, "effect_width": effect_width, "regret": regret}
+    if pilot:
+        plan_by_pilot(loaded, pilot, wishes, as_json=as_json)
+        return
+    if any(wish is not None for wish in wishes.values()):
+        raise ValueError("plan: wishes need curves to replay; give --pilot RUN, a Parquet of curves, or reference")
     trials, draws = draw_population(loaded)
     cost = forecast(loaded, trials)
     if as_json:
@@ -164,14 +190,16 @@ def plan(study: str, overrides: tuple[str, ...], smoke: bool, as_json: bool) -> 
     console = stdout()
     console.print(f"[bold]{loaded.name}[/] ({loaded.hash}): {loaded.question}", soft_wrap=True)
     table = Table(box=None, padding=(0, 2), show_header=False)
-    rungs = ", ".join(map(str, cost.rung_epochs)) or "none"
-    stopped = f"rungs after epoch {rungs} of {cost.max_epochs}, about 1 in {loaded.stopping.reduction_factor} goes on"
+    several, names = len(loaded.scale) > 1, ", ".join(loaded.spaces)
     table.add_row(
-        "trials", f"{cost.num_trials:,} ({loaded.trials_per_space:,} from each of {', '.join(loaded.spaces)})"
+        "trials",
+        f"{cost.num_trials:,} of {names}"
+        if several
+        else f"{cost.num_trials:,} ({loaded.trials_per_space:,} from each of {names})",
     )
-    table.add_row(
-        "stopping", f"{stopped}, {loaded.stopping.audit_fraction:.0%} exempt by lottery" if cost.rung_epochs else "none"
-    )
+    for scale in loaded.scale if several else ():
+        table.add_row(f"scale {scale.name}", _scale_line(loaded, scale, trials))
+    table.add_row("stopping", _stopping_line(loaded, cost))
     table.add_row(
         "epochs", f"{cost.epochs_low:,} to {cost.epochs_high:,} of {cost.epochs_if_all_completed:,} without stopping"
     )
@@ -180,9 +208,44 @@ def plan(study: str, overrides: tuple[str, ...], smoke: bool, as_json: bool) -> 
         table.add_row("looks", f"after {listed} trials and at the end; ends early when no rule is undecided")
     table.add_row("device-hours", f"{cost.device_hours_low:,.2f} to {cost.device_hours_high:,.2f} on {cost.device}")
     table.add_row("disk", _disk_line(cost.disk))
-    drawn = ", ".join(f"{draw.space} {draw.num_draws:,}" for draw in draws)
+    drawn = ", ".join(f"{draw.space} {draw.num_draws:,}" for draw in draws if not draw.scaled_from)
     table.add_row("draws", f"{drawn}; why the others were rejected: --json")
     console.print(table)
+
+
+def _scale_line(study: "Study", scale: "Scale", trials: "list[TrialRow]") -> str:
+    """What tells one scale from the others; flops are those of its networks."""
+    from dashboards.words import si
+
+    flops = [trial.flops for trial in trials if trial.scale == scale.name]
+    parts = [
+        f"{study.trials_at(scale.name):,} of each space",
+        f"{scale.resolution} px",
+        f"{si(min(flops))} to {si(max(flops))} flops",
+        f"{study.stopping_at(scale.name).max_epochs} epochs on {study.data_at(scale.name).num_train:,} images",
+    ]
+    if study.is_repeat(scale.name):
+        parts.append(f"those of {scale.of} once more, with other seeds")
+    elif scale.of:
+        parts.append(f"those of {scale.of}, widths × {scale.width_factor:g}, depths × {scale.depth_factor:g}")
+    return ", ".join(parts)
+
+
+def _stopping_line(study: "Study", cost: "Forecast") -> str:
+    """The rungs, at each scale where they differ."""
+    rungs = {
+        name: f"rungs after epoch {', '.join(map(str, cost.rung_epochs[name]))} of {cost.max_epochs[name]}"
+        for name in cost.rung_epochs
+        if cost.rung_epochs[name] and not study.is_repeat(name)
+    }
+    if not rungs:
+        return "none"
+    if len(set(rungs.values())) > 1:
+        rungs = {name: f"{text} at scale {name}" for name, text in rungs.items()}
+    goes_on = f"about 1 in {study.stopping.reduction_factor} goes on"
+    return (
+        f"{', '.join(dict.fromkeys(rungs.values()))}, {goes_on}, {study.stopping.audit_fraction:.0%} exempt by lottery"
+    )
 
 
 def _disk_line(disk: "Disk") -> str:

@@ -1,4 +1,4 @@
-"""Verbs about one sweep, by its run directory: launch, status, stop, judge, report, ui, recover."""
+"""Verbs about one sweep, by its run directory: launch, status, stop, report, ui, recover."""
 
 import signal
 import sys
@@ -202,20 +202,6 @@ def stop(run: str, trial: str | None, profile: str | None) -> None:
         click.echo(f"asked the sweep in {folder} to stop; it ends within some seconds", err=True)
     else:
         click.echo(f"asked for the end of {trial}; the sweep goes on without it", err=True)
-
-
-@click.command()
-@click.argument("run")
-@as_json
-def judge(run: str, as_json: bool) -> None:
-    """Verdicts: which rules help, cost nothing, hurt, or are undecided."""
-    from sweep import api, terminal
-
-    verdicts = api.judge(run)
-    if as_json:
-        emit_json([verdict.to_dict() for verdict in verdicts])
-    else:
-        stdout().print(terminal.verdict_table(verdicts))
 
 
 @click.command()

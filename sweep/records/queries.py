@@ -4,6 +4,7 @@ In: an open journal. Out: rows, by the names of their columns, and counts.
 """
 
 import sqlite3
+from collections.abc import Mapping
 
 from sweep.records.schema import ENDED, UNFINISHED
 
@@ -39,13 +40,19 @@ class Queries:
             "SELECT count(*) FROM trials WHERE outcome = ? AND attempts = 0", (outcome,)
         ).fetchone()[0]
 
-    def num_on_their_way(self, num_trials: int, epoch: int) -> int:
-        """How many of the first `num_trials` in launch order have neither ended nor trained for `epoch` epochs."""
-        return self._db.execute(
-            "SELECT count(*) FROM trials WHERE outcome IN ('pending', 'running', 'paused') AND launch_order < ?"
-            " AND NOT EXISTS (SELECT 1 FROM epochs WHERE epochs.trial_id = trials.trial_id AND epoch = ?)",
-            (num_trials, epoch),
-        ).fetchone()[0]
+    def num_on_their_way(self, num_trials: int, epochs: Mapping[str, int]) -> int:
+        """How many of the first `num_trials` in launch order have neither ended nor trained for the `epochs` of their
+        scale."""
+        counts = [
+            self._db.execute(
+                "SELECT count(*) FROM trials WHERE outcome IN ('pending', 'running', 'paused') AND launch_order < ?"
+                " AND scale = ?"
+                " AND NOT EXISTS (SELECT 1 FROM epochs WHERE epochs.trial_id = trials.trial_id AND epoch = ?)",
+                (num_trials, scale, epoch),
+            ).fetchone()[0]
+            for scale, epoch in epochs.items()
+        ]
+        return sum(counts)
 
     def has_open_places(self) -> bool:
         """Whether some decision on an arrival is still to come."""
@@ -107,6 +114,10 @@ class Queries:
         counts = dict.fromkeys((*UNFINISHED, *ENDED), 0)
         counts.update(self._db.execute("SELECT outcome, count(*) FROM trials GROUP BY outcome").fetchall())
         return counts
+
+    def counts_by_scale(self) -> dict[str, int]:
+        """Number of trials at each scale."""
+        return dict(self._db.execute("SELECT scale, count(*) FROM trials GROUP BY scale").fetchall())
 
     def num_epochs(self) -> int:
         return self._db.execute("SELECT count(*) FROM epochs").fetchone()[0]

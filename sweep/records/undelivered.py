@@ -57,12 +57,15 @@ class Undelivered:
 
     def undelivered_leaves(self) -> list[sqlite3.Row]:
         """Trials that left before their time, until the tracking server knows their outcome; `after_arrival` counts the
-        arrivals before, by their moments, so that it stays what it is."""
+        arrivals before, by their moments, so that it stays what it is; once for all that left at the same one."""
+        left = "outcome IN ('failed', 'cancelled') AND outcome IS NOT delivered_outcome"
         return self._db.execute(
-            "SELECT launch_order, outcome, ended_at_ms,"
-            " max((SELECT count(*) FROM decisions WHERE decided_at_ms < trials.ended_at_ms), coalesce("
+            "WITH moments AS MATERIALIZED (SELECT ended_at_ms,"
+            " (SELECT count(*) FROM decisions WHERE decided_at_ms < ended_at_ms) AS before"
+            f" FROM (SELECT DISTINCT ended_at_ms FROM trials WHERE {left}))"
+            " SELECT launch_order, outcome, ended_at_ms, max(before, coalesce("
             "(SELECT max(arrival) FROM decisions WHERE trial_id = trials.trial_id), 0)) AS after_arrival FROM trials"
-            " WHERE outcome IN ('failed', 'cancelled') AND outcome IS NOT delivered_outcome ORDER BY ended_at_ms"
+            f" JOIN moments USING (ended_at_ms) WHERE {left} ORDER BY ended_at_ms"
         ).fetchall()
 
     def closings_after(self, num: int) -> list[sqlite3.Row]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sweep.records import Tables
+from sweep.statistics import study_of
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,10 @@ class Candidate:
 
 
 def choose(tables: Tables, k: int) -> list[Candidate]:
-    """The `k` best trials by validation error among those that trained to the end; each network once."""
-    rows = [row for row in tables.trials.to_pylist() if row["outcome"] == "completed"]
+    """The `k` best trials by validation error among those that trained to the end; each network once. Those of a scale
+    that repeats another do not compete: they would give its networks a second chance."""
+    competing = {scale.name for scale in study_of(tables).judged_scales}
+    rows = [row for row in tables.trials.to_pylist() if row["outcome"] == "completed" and row["scale"] in competing]
     if not rows:
         raise ValueError(
             "run: no trial of this sweep has trained to the end; let it finish (`sweep launch … --resume`)"

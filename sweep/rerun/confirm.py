@@ -109,9 +109,9 @@ def _job(candidate: Candidate, number: int, place: Workplace) -> Job:
     return Job(
         architecture=candidate.architecture,
         recipe=study.recipe,
-        num_epochs=study.stopping.max_epochs,
+        num_epochs=study.stopping_at(candidate.scale).max_epochs,
         seed=derive_seed(study.seed, "confirm", candidate.trial_id, number),
-        num_train=study.data.num_train,
+        num_train=study.data_at(candidate.scale).num_train,
         num_validation=study.data.num_validation,
         num_classes=study.data.num_classes,
         split_seed=study.seed,

@@ -56,7 +56,7 @@ def open_test_once(
         candidate=candidate,
         candidates=tuple(candidates),
         num_networks=num_networks,
-        sweep_epochs=study.stopping.max_epochs,
+        sweep_epochs=study.stopping_at(candidate.scale).max_epochs,
         num_validation=study.data.num_validation,
         confidence=study.judging.confidence,
         epochs=job.num_epochs,

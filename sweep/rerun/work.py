@@ -58,7 +58,7 @@ class Work:
                 candidates,
                 folders,
                 place,
-                num_networks=self.tables.trials.num_rows,
+                num_networks=self._num_networks,
                 single_was_known=read(folders[0]) is not None,
             )
 
@@ -86,7 +86,13 @@ class Work:
             trained = train_at_full_scale(
                 candidate, place, workers=self.workers, progress=self.progress, is_named=True, source=source
             )
-            return open_test_once([candidate], [trained], place, num_networks=self.tables.trials.num_rows, named=text)
+            return open_test_once([candidate], [trained], place, num_networks=self._num_networks, named=text)
+
+    @property
+    def _num_networks(self) -> int:
+        """Among so many was chosen: repeats of a scale do not compete."""
+        competing = {scale.name for scale in self.study.judged_scales}
+        return sum(scale in competing for scale in self.tables.trials["scale"].to_pylist())
 
     @contextmanager
     def _place(self, scales: set[str]) -> Iterator[Workplace]:

@@ -36,7 +36,7 @@ def full_scale(scale: str) -> str:
 
 
 def resolution_at_full_scale(study: Study, scale: str) -> int:
-    return study.rerun.resolution or next(one.resolution for one in study.scale if one.name == scale)
+    return study.rerun.resolution or study.get_scale(scale).resolution
 
 
 @contextmanager
@@ -46,7 +46,7 @@ def open_workplace(
     """Ray, the images of `scales` at both resolutions, and stores below this sweep's own folder."""
     resolutions: dict[str, int] = {}
     for scale in scales:
-        resolutions[scale] = next(one.resolution for one in study.scale if one.name == scale)
+        resolutions[scale] = study.get_scale(scale).resolution
         resolutions[full_scale(scale)] = resolution_at_full_scale(study, scale)
     files = {name: prepare(study.data, resolution=pixels) for name, pixels in resolutions.items()}
     with ray_session(profile, run_dir) as slots:

@@ -23,7 +23,7 @@ import math
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 CONTINUE, STOP, PAUSE = "continue", "stop", "pause"
 
@@ -153,16 +153,22 @@ class Promotion:
         return tuple(lost)
 
 
+class Cohort(NamedTuple):
+    """`rungs` in epochs; `members`: its trials, and whether the lottery exempts them."""
+
+    rungs: tuple[int, ...]
+    members: Mapping[str, bool]
+
+
 @dataclass
 class Synchronous:
-    """Synchronous halving. `rungs` in epochs; `members`: each cohort's trials, and whether the lottery exempts them.
+    """Synchronous halving of cohorts that are known whole.
 
     An exempt trial does not wait, and is awaited at each rung. Ties go by name: the order of arrival must not count.
     """
 
     reduction_factor: int
-    rungs: tuple[int, ...]
-    members: Mapping[str, Mapping[str, bool]]
+    cohorts: Mapping[str, Cohort]
     pauses = True
     _errors: dict[tuple[str, int], dict[str, float]] = field(default_factory=dict)
     _gone: dict[str, set[str]] = field(default_factory=dict)
@@ -191,10 +197,11 @@ class Synchronous:
         next. Who is missing is remembered, so that an arrival costs little in a large cohort."""
         earned: list[Place] = []
         lost: list[Place] = []
-        number, missing = self._undecided.get(cohort) or (0, set(self.members[cohort]))
+        rungs, members = self.cohorts[cohort]
+        number, missing = self._undecided.get(cohort) or (0, set(members))
         missing.discard(trial_id)
-        while not missing and number < len(self.rungs):
-            rung = self.rungs[number]
+        while not missing and number < len(rungs):
+            rung = rungs[number]
             errors = self._errors.get((cohort, rung), {})
             best = self._best(errors)
             earned += [(rung, trial) for trial in sorted(best)]
@@ -206,8 +213,9 @@ class Synchronous:
 
     def _missing(self, cohort: str, number: int, earned: set[str]) -> set[str]:
         """Who is to arrive at a rung yet: those that have earned it at the one before, and the exempt."""
-        exempt = {trial for trial, audited in self.members[cohort].items() if audited}
-        arrived = self._errors.get((cohort, self.rungs[number]), {}) if number < len(self.rungs) else {}
+        rungs, members = self.cohorts[cohort]
+        exempt = {trial for trial, audited in members.items() if audited}
+        arrived = self._errors.get((cohort, rungs[number]), {}) if number < len(rungs) else {}
         return (earned | exempt) - self._gone.get(cohort, set()) - arrived.keys()
 
     def _best(self, errors: Mapping[str, float]) -> set[str]:
@@ -215,12 +223,10 @@ class Synchronous:
         return {trial for _, trial in ranked[: max(1, len(errors) // self.reduction_factor)]}
 
 
-def rule_of(
-    method: str, reduction_factor: int, rungs: tuple[int, ...], members: Mapping[str, Mapping[str, bool]]
-) -> Rule:
-    """The rule of a study's `stopping.method`."""
+def rule_of(method: str, reduction_factor: int, cohorts: Mapping[str, Cohort]) -> Rule:
+    """The rule of a study's `stopping.method`; only the synchronous one asks who is in a cohort."""
     if method == "synchronous":
-        return Synchronous(reduction_factor, rungs, members)
+        return Synchronous(reduction_factor, cohorts)
     return Promotion(reduction_factor) if method == "asha_promotion" else Asha(reduction_factor)
 
 

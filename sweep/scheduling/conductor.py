@@ -34,7 +34,8 @@ from sweep.records.journal import (
     RUNNING,
     STOPPED,
 )
-from sweep.scheduling.asha import CONTINUE, PAUSE, STOP, Judgement, Synchronous, next_rung, replay, rule_of
+from sweep.scheduling.asha import CONTINUE, PAUSE, STOP, Cohort, Judgement, Synchronous, next_rung, replay, rule_of
+from sweep.scheduling.population import cohorts_of
 from sweep.studies import Study
 
 # How an attempt fails; `training.failures` tells the first three apart, the others are told by its silence.
@@ -102,7 +103,7 @@ class Conductor:
         self.damaged_data: str | None = None
         self._journal, self._study, self._clock = journal, study, clock
         self._stall_after_s, self._ended, self._log = stall_after_s, ended, log
-        self._rungs = study.stopping.rungs
+        self._stopping = {scale.name: study.stopping_at(scale.name) for scale in study.scale}
         self._live: dict[str, _Live] = {}
         self._cancelled: set[str] = set()
         self._next_poll_s = 0.0
@@ -112,7 +113,7 @@ class Conductor:
         self._recorded: dict[tuple[str, int], bool | None] = {
             (row["trial_id"], row["rung_epochs"]): row["would_stop"] for row in decisions
         }
-        self._rule = rule_of(study.stopping.method, study.stopping.reduction_factor, self._rungs, self._members())
+        self._rule = rule_of(study.stopping.method, study.stopping.reduction_factor, self._cohorts())
         replay(
             self._rule,
             [(row["cohort"], row["rung_epochs"], row["trial_id"], row["error_pct"]) for row in decisions],
@@ -132,12 +133,9 @@ class Conductor:
         self._num_decided = 0  # of the trials in launch order: of those none begins any more
         self._awaits_look = False
 
-    def _members(self) -> dict[str, dict[str, bool]]:
-        members: dict[str, dict[str, bool]] = {}
-        if self._study.stopping.method == "synchronous":
-            for row in self._journal.trials():
-                members.setdefault(row["cohort"], {})[row["trial_id"]] = bool(row["audited"])
-        return members
+    def _cohorts(self) -> dict[str, Cohort]:
+        waits = self._study.stopping.method == "synchronous"
+        return cohorts_of(self._study, self._journal.trials()) if waits else {}
 
     # -- what to train ---------------------------------------------------------------------------------------
 
@@ -235,8 +233,8 @@ class Conductor:
 
     def _know(self, cohort: str) -> None:
         """Trials that were added meanwhile form cohorts of their own where a rung waits for all its trials."""
-        if isinstance(self._rule, Synchronous) and cohort not in self._rule.members:
-            self._rule.members = self._members()
+        if isinstance(self._rule, Synchronous) and cohort not in self._rule.cohorts:
+            self._rule.cohorts = self._cohorts()
 
     # -- what is heard of a stretch ------------------------------------------------------------------------------
 
@@ -298,7 +296,7 @@ class Conductor:
         if epoch > live.last_epoch + 1:
             raise RuntimeError(f"{trial_id} reports epoch {epoch} after {live.last_epoch}: one is lost")
         decision, action, judgement = self._judge(live, result)
-        outcome = self._outcome(result, action)
+        outcome = self._outcome(live, result, action)
         row = self._epoch_row(live, result)
         self._journal.record(row, decision, outcome, earned=judgement.earned, lost=judgement.lost)
         live.last_epoch = epoch
@@ -311,7 +309,7 @@ class Conductor:
 
     def _judge(self, live: _Live, result: dict[str, Any]) -> tuple[DecisionRow | None, str, Judgement]:
         """The decision to record, if there is one to take, what is done with the trial, and whose places it decided."""
-        trial_id, rung = live.stretch.trial_id, self._rung(result)
+        trial_id, rung = live.stretch.trial_id, self._rung(live, result)
         decision, action, judgement = None, CONTINUE, Judgement(None)
         if rung is not None and (trial_id, rung) in self._recorded:
             action = self._action(live, self._recorded[trial_id, rung])
@@ -341,16 +339,17 @@ class Conductor:
             return CONTINUE
         return PAUSE if would_stop is None else STOP if would_stop else CONTINUE
 
-    def _rung(self, result: dict[str, Any]) -> int | None:
+    def _rung(self, live: _Live, result: dict[str, Any]) -> int | None:
         """The rung at which this result arrives, None between two."""
+        rungs = self._stopping[live.stretch.scale].rungs
         if result["diverged"]:
-            return next_rung(self._rungs, result["epoch"])
-        return result["epoch"] if result["epoch"] in self._rungs else None
+            return next_rung(rungs, result["epoch"])
+        return result["epoch"] if result["epoch"] in rungs else None
 
-    def _outcome(self, result: dict[str, Any], action: str) -> str:
+    def _outcome(self, live: _Live, result: dict[str, Any], action: str) -> str:
         if result["diverged"]:
             return DIVERGED
-        if result["epoch"] >= self._study.stopping.max_epochs:
+        if result["epoch"] >= self._stopping[live.stretch.scale].max_epochs:
             return COMPLETED
         return {CONTINUE: RUNNING, PAUSE: PAUSED, STOP: STOPPED}[action]
 

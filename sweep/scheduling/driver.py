@@ -77,7 +77,9 @@ def make_run_dir(run_dir: Path) -> None:
 
 def prepare_data(study: Study, log: Callable[[str], None]) -> dict[str, DataFiles]:
     """The arrays of each scale, by its name; checked. `log` is told how far a long preparation has come."""
-    return {scale.name: prepare(study.data, resolution=scale.resolution, log=log) for scale in study.scale}
+    return {
+        scale.name: prepare(study.data_at(scale.name), resolution=scale.resolution, log=log) for scale in study.scale
+    }
 
 
 def create(

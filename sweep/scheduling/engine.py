@@ -264,8 +264,8 @@ def _worker_settings(study: Study, images: Any, stores: Any, slots: Slots) -> An
     return WorkerSettings(
         objective=study.objective,
         recipe=study.recipe,
-        num_epochs=study.stopping.max_epochs,
-        num_train=study.data.num_train,
+        num_epochs={scale.name: study.stopping_at(scale.name).max_epochs for scale in study.scale},
+        num_train={scale.name: study.data_at(scale.name).num_train for scale in study.scale},
         num_validation=study.data.num_validation,
         num_classes=study.data.num_classes,
         split_seed=study.seed,

@@ -5,13 +5,16 @@ In: a run directory, how many more networks of which spaces. Out: new rows in it
 of a study that had asked for more at once, launched after those that it had, and shuffled among themselves. In
 synchronous mode they are judged among themselves too (population.py).
 
+A scale with `of` grows by the same networks as its original. Where it has but some of them (its `trials_per_space`), it
+keeps those that it has, and gets more only up to that number: a larger study might have chosen others.
+
 Whoever trains the sweep meanwhile is not asked: it finds the new rows by itself. Two extensions at the same time would
 give the same numbers twice, which the journal refuses; the later one then looks again.
 """
 
 import sqlite3
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,13 +22,10 @@ from typing import Any
 from sweep.records import Journal, TrialRow
 from sweep.records.lease import owner_of
 from sweep.scheduling.forecast import forecast
-from sweep.scheduling.population import Draws, Members, draw_members
+from sweep.scheduling.population import Draws, SpaceAtScale, draw_members, next_members
 from sweep.studies import MAX_TRIALS, Study, study_from_dict
 
 _TRIES = 20
-
-SpaceAtScale = tuple[str, str]
-"""The names of both."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def extend(run_dir: str | Path, *, trials: int | None = None, spaces: tuple[str,
             known = [_row(trial) for trial in journal.trials()]
             extensions = journal.get("extensions", [])
             rows, draws = plan_extension(
-                study, count_trials(known), trials=trials, spaces=spaces, wave=len(extensions) + 1
+                study, numbers_of(known), trials=trials, spaces=spaces, wave=len(extensions) + 1
             )
             state = _state(journal)
             named = list(dict.fromkeys(draw.space for draw in draws))
@@ -83,37 +83,43 @@ def extend(run_dir: str | Path, *, trials: int | None = None, spaces: tuple[str,
 
 
 def plan_extension(
-    study: Study, existing: Mapping[SpaceAtScale, int], *, trials: int, spaces: tuple[str, ...] | None = None, wave: int
+    study: Study,
+    existing: Mapping[SpaceAtScale, Collection[int]],
+    *,
+    trials: int,
+    spaces: tuple[str, ...] | None = None,
+    wave: int,
 ) -> tuple[list[TrialRow], list[Draws]]:
     """The trials to add, and how all networks of their spaces were found, those that there are included.
 
-    `existing`: the number of trials of each space at each scale. `wave`: 1 for the first extension of a sweep, 2 for
-    the next. Raises `ValueError` naming what cannot be.
+    `existing`: the numbers of the trials of each space at each scale. `wave`: 1 for the first extension of a sweep, 2
+    for the next. Raises `ValueError` naming what cannot be.
     """
     if isinstance(trials, bool) or not isinstance(trials, int) or trials < 1:
         raise ValueError(f"trials = {trials!r} is not a whole number of 1 or more; use for example 10")
     named = _checked_spaces(study, spaces) if spaces is not None else _spaces_of(study, existing)
-    total = sum(existing.values()) + trials * len(named) * len(study.scale)
+    num_known = sum(map(len, existing.values()))
+    drawn = trials * len(named) * sum(not scale.of for scale in study.scale)
+    wanted = next_members(study, named, trials, existing) if drawn <= MAX_TRIALS else []
+    total = num_known + max(drawn, sum(len(members.draws) for members in wanted))
     if total > MAX_TRIALS:
         raise ValueError(
             f"trials = {trials} would make {total:,} trials of the sweep, more than {MAX_TRIALS:,}; ask for fewer"
         )
-    wanted = []
-    for scale in study.scale:
-        for space in named:
-            num_known = existing.get((space, scale.name), 0)
-            wanted.append(Members(space, scale, num_known, num_known + trials))
     try:
-        return draw_members(study, wanted, wave=wave, launch_from=sum(existing.values()))
+        return draw_members(study, wanted, wave=wave, launch_from=num_known)
     except ValueError as error:
         raise ValueError(f"trials = {trials} more cannot be drawn: {error}") from error
 
 
-def count_trials(trials: Iterable[TrialRow]) -> Counter[SpaceAtScale]:
-    return Counter((trial.space, trial.scale) for trial in trials)
+def numbers_of(trials: Iterable[TrialRow]) -> dict[SpaceAtScale, set[int]]:
+    found: dict[SpaceAtScale, set[int]] = defaultdict(set)
+    for trial in trials:
+        found[trial.space, trial.scale].add(trial.draw)
+    return found
 
 
-def _spaces_of(study: Study, existing: Mapping[SpaceAtScale, int]) -> tuple[str, ...]:
+def _spaces_of(study: Study, existing: Iterable[SpaceAtScale]) -> tuple[str, ...]:
     """The study's, and those that earlier extensions added."""
     return tuple(dict.fromkeys([*study.spaces, *(space for space, _ in existing)]))
 

@@ -1,10 +1,10 @@
 """What a study will cost, before it starts: epochs from a simulation of its stopping rule, hours from its flops, disk.
 
-In: a study and its drawn trials. Out: a `Forecast`. The simulation plays the very `asha.py` of the sweep over trials of
-random merit in random order, so its spread is that of the rule and not a guess. A trial is as good at one rung as at
-the next, none fails, and there is one worker: it trains a trial whose place is earned before a new one, so with many
-workers the promotions of "asha_promotion" come a little later than here. Synchronous halving does not depend on the
-order; there the spread is what the lottery leaves open.
+In: a study and its drawn trials. Out: a `Forecast`. The simulation plays the very `asha.py` of the sweep (replay.py)
+over trials of random merit in random order, so its spread is that of the rule and not a guess. A trial is as good at
+one rung as at the next, none fails, and there is one worker: with many, the promotions of "asha_promotion" come a
+little later than here. Synchronous halving does not depend on the order; there the spread is what the lottery leaves
+open.
 
 The work is bounded whatever the size of the study: a simulation plays some 30,000 trials at most, a part of each large
 cohort standing for all of it. Then the range is a little too wide, and the mean too high by some thousandths: the first
@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from sweep.records import TrialRow
-from sweep.scheduling.asha import Rule, rule_of
+from sweep.scheduling.asha import rule_of
+from sweep.scheduling.replay import Trials, play
 from sweep.spaces import network_from_json
 from sweep.studies import Recipe, Stopping, Study
 
@@ -67,12 +68,13 @@ class Disk:
 
 @dataclass(frozen=True)
 class Forecast:
-    """Ranges are the 5 % and 95 % quantiles of the simulation; hours add the range of a core's speed."""
+    """Ranges are the 5 % and 95 % quantiles of the simulation; hours add the range of a core's speed. `rung_epochs` and
+    `max_epochs` are by scale."""
 
     num_trials: int
     trials_by_cohort: dict[str, int]
-    rung_epochs: tuple[int, ...]
-    max_epochs: int
+    rung_epochs: dict[str, tuple[int, ...]]
+    max_epochs: dict[str, int]
     epochs_if_all_completed: int
     epochs_low: int
     epochs_mean: float
@@ -88,16 +90,15 @@ class Forecast:
 
 def forecast(study: Study, trials: Sequence[TrialRow], *, keep_best: int = 3) -> Forecast:
     """`keep_best`: the profile's `storage.keep_best`. A few seconds at most, however many trials there are."""
-    stopping = study.stopping
-    epochs, flops = _play_often(study, trials)
-    work = flops * (_TRAIN_PASSES * study.data.num_train + study.data.num_validation)
+    stopping = {scale.name: study.stopping_at(scale.name) for scale in study.scale}
+    epochs, work = _play_often(study, trials)
     epochs_high = int(np.ceil(np.quantile(epochs, 0.95)))
     return Forecast(
         num_trials=len(trials),
         trials_by_cohort=dict(sorted(Counter(trial.cohort for trial in trials).items())),
-        rung_epochs=stopping.rungs,
-        max_epochs=stopping.max_epochs,
-        epochs_if_all_completed=len(trials) * stopping.max_epochs,
+        rung_epochs={name: one.rungs for name, one in stopping.items()},
+        max_epochs={name: one.max_epochs for name, one in stopping.items()},
+        epochs_if_all_completed=sum(stopping[trial.scale].max_epochs for trial in trials),
         epochs_low=int(np.quantile(epochs, 0.05)),
         epochs_mean=float(epochs.mean()),
         epochs_high=epochs_high,
@@ -110,12 +111,16 @@ def forecast(study: Study, trials: Sequence[TrialRow], *, keep_best: int = 3) ->
 
 def _disk(study: Study, trials: Sequence[TrialRow], epochs_high: int, keep_best: int) -> Disk:
     states = [state_bytes(trial.params, trial.architecture, study.recipe) for trial in trials]
-    waits = study.stopping.rungs and study.stopping.method in ("asha_promotion", "synchronous")
+    waits = {
+        scale.name
+        for scale in study.scale
+        if study.stopping_at(scale.name).rungs and study.stopping.method in ("asha_promotion", "synchronous")
+    }
     return Disk(
         per_training_trial_bytes=_STATES_OF_TRAINING_TRIAL * max(states),
         num_kept=keep_best,
         kept_best_bytes=sum(nlargest(keep_best, states)),
-        waiting_bytes=sum(states) if waits else 0,
+        waiting_bytes=sum(state for state, trial in zip(states, trials) if trial.scale in waits),
         records_bytes=_RECORD_BYTES + _RECORD_BYTES_PER_TRIAL * len(trials) + _RECORD_BYTES_PER_EPOCH * epochs_high,
     )
 
@@ -133,21 +138,49 @@ Play = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 """From the indices of the trials that play to the epochs of each."""
 
 
+@dataclass(frozen=True)
+class _AtScale:
+    """The trials of one scale: `cohorts` hold their indices, `work` the multiply-adds of an epoch of each. Of a cohort
+    no more than `most` play."""
+
+    play: Play
+    cohorts: list[np.ndarray]
+    work: np.ndarray
+    most: int
+
+    @property
+    def num_played(self) -> int:
+        return sum(min(len(indices), self.most) for indices in self.cohorts)
+
+
 def _play_often(study: Study, trials: Sequence[TrialRow]) -> tuple[np.ndarray, np.ndarray]:
-    """For each simulation the epochs of all trials together, and their epochs times flops."""
+    """For each simulation the epochs of all trials together, and the multiply-adds of all epochs."""
     rng = np.random.default_rng(study.seed)
-    play = _play_of(study.stopping, trials)
-    flops = np.array([trial.flops for trial in trials], dtype=float)  # the sums would overflow int64
-    cohorts = _indices_by_cohort(trials)
-    most = max(_LEAST_OF_COHORT, _TRIALS_AT_ONCE // len(cohorts)) if _by_arrival(study.stopping) else len(trials)
-    num_played = sum(min(len(indices), most) for indices in cohorts)
+    # No cohort has trials of two scales, so each scale plays by itself.
+    by_scale: dict[str, list[TrialRow]] = {}
+    for trial in trials:
+        by_scale.setdefault(trial.scale, []).append(trial)
+    num_cohorts = len({trial.cohort for trial in trials})
+    scales = [_at_scale(study, scale, theirs, num_cohorts) for scale, theirs in by_scale.items()]
+    num_played = sum(scale.num_played for scale in scales)
     totals = []
     for _ in range(max(_MIN_SIMULATIONS, min(_MAX_SIMULATIONS, _TRIALS_PLAYED // num_played))):
-        playing, stands_for = _sample(cohorts, most, rng)
-        epochs = play(playing, rng) * stands_for
-        totals.append((epochs.sum(), epochs @ flops[playing]))
+        total = np.zeros(2)
+        for scale in scales:
+            playing, stands_for = _sample(scale.cohorts, scale.most, rng)
+            epochs = scale.play(playing, rng) * stands_for
+            total += epochs.sum(), epochs @ scale.work[playing]
+        totals.append(total)
     columns = np.array(totals)
     return columns[:, 0], columns[:, 1]
+
+
+def _at_scale(study: Study, scale: str, trials: Sequence[TrialRow], num_cohorts: int) -> _AtScale:
+    stopping, data = study.stopping_at(scale), study.data_at(scale)
+    images = _TRAIN_PASSES * data.num_train + data.num_validation
+    flops = np.array([trial.flops for trial in trials], dtype=float)  # the sums would overflow int64
+    most = max(_LEAST_OF_COHORT, _TRIALS_AT_ONCE // num_cohorts) if _by_arrival(stopping) else len(trials)
+    return _AtScale(_play_of(stopping, trials), _indices_by_cohort(trials), flops * images, most)
 
 
 def _indices_by_cohort(trials: Sequence[TrialRow]) -> list[np.ndarray]:
@@ -173,10 +206,18 @@ def _play_of(stopping: Stopping, trials: Sequence[TrialRow]) -> Play:
     cohorts, audited = names.tolist(), np.array([trial.audited for trial in trials], dtype=bool)
 
     def arrivals(playing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        merits, order = rng.random(len(playing)).tolist(), rng.permutation(len(playing)).tolist()
-        rule = rule_of(stopping.method, stopping.reduction_factor, stopping.rungs, {})
-        theirs = [cohorts[number] for number in numbers[playing].tolist()]
-        return play_arrivals(rule, stopping, theirs, audited[playing].tolist(), merits, order)
+        merits, order = rng.random(len(playing)), rng.permutation(len(playing)).tolist()
+        rule = rule_of(stopping.method, stopping.reduction_factor, {})
+        trials = Trials(
+            max_epochs=stopping.max_epochs,
+            cohorts=[cohorts[number] for number in numbers[playing].tolist()],
+            rungs=dict.fromkeys(cohorts, stopping.rungs),
+            errors_pct=dict.fromkeys(stopping.rungs, merits),
+            diverged_at=np.zeros(len(playing), dtype=np.int64),
+            audited=audited[playing].tolist(),
+            epoch_s=np.ones(len(playing)),
+        )
+        return play(rule, trials, order).epochs
 
     def halving(playing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return play_halving(stopping, numbers[playing], audited[playing], rng.random(len(playing)))
@@ -189,37 +230,8 @@ def _by_arrival(stopping: Stopping) -> bool:
     return bool(stopping.rungs) and stopping.method != "synchronous"
 
 
-def play_arrivals(
-    rule: Rule,
-    stopping: Stopping,
-    cohorts: Sequence[str],
-    audited: Sequence[bool],
-    merits: Sequence[float],
-    order: Sequence[int],
-) -> np.ndarray:
-    """Epochs of each trial under a rule of asha.py; merits are errors, the least is the best."""
-    rungs = stopping.rungs
-    epochs = np.full(len(order), stopping.max_epochs)
-    names = list(map(str, range(len(order))))
-    for newcomer in order:
-        ready = [(newcomer, 0)]
-        while ready:
-            trial, number = ready.pop()
-            if number == len(rungs):
-                epochs[trial] = stopping.max_epochs
-                continue
-            epochs[trial] = rungs[number]  # until it goes on; whoever waits when all is trained has lost
-            judgement = rule.arrive(cohorts[trial], rungs[number], names[trial], merits[trial])
-            others = ((int(name), rungs.index(rung)) for rung, name in judgement.earned if name != names[trial])
-            # The lottery's do not wait for a place, and so are not to be called when they have earned it.
-            ready += [(other, earned + 1) for other, earned in others if not audited[other]]
-            if audited[trial] or judgement.would_stop is False:
-                ready.append((trial, number + 1))
-    return epochs
-
-
 def play_halving(stopping: Stopping, cohorts: np.ndarray, audited: np.ndarray, merits: np.ndarray) -> np.ndarray:
-    """What `play_arrivals` gives for synchronous halving and without rungs, cohort (a number) by cohort.
+    """What `replay.play` gives for synchronous halving and without rungs, cohort (a number) by cohort.
 
     The number that goes on from the first rung is known, and from the later ones too but for how many of the lottery's
     are among the best.

@@ -15,7 +15,7 @@ from sweep.records import Journal, from_journal
 from sweep.records.journal import DECIDED, LOOKS
 from sweep.scheduling.standing import decided_text
 from sweep.statistics import Look, due_look
-from sweep.statistics.errors import first_rung
+from sweep.statistics.errors import first_rungs
 from sweep.studies import Study, study_from_dict
 
 _LOOK_EVERY_S = 1.0
@@ -43,7 +43,7 @@ class Looks:
         num_taken = len(self._journal.get(LOOKS, []))
         if num_taken >= len(self._sizes) or self._journal.get(DECIDED):
             return False
-        return self._journal.num_on_their_way(self._sizes[num_taken], first_rung(self._study)) == 0
+        return self._journal.num_on_their_way(self._sizes[num_taken], first_rungs(self._study)) == 0
 
     def take_due(self) -> None:
         """Take and record every look that is due, that at the end too. Raises what the journal raises."""

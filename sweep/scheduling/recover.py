@@ -39,7 +39,8 @@ from sweep.records.journal import (
 )
 from sweep.scheduling import driver
 from sweep.scheduling.asha import CONTINUE, PAUSE, STOP, Place, Rule, next_rung, rule_of
-from sweep.studies import Stopping, study_from_dict
+from sweep.scheduling.population import cohorts_of
+from sweep.studies import Stopping, Study, study_from_dict
 from sweep.tracking import content, strip_credentials
 from sweep.tracking.recall import Arrival, Closing, Leave, Recalled, RecalledRun, recall
 
@@ -109,9 +110,9 @@ def _meta(recalled: Recalled, tables: Mapping[str, list[Row]]) -> dict[str, Any]
 
 def _rebuild(recalled: Recalled, warnings: list[str]) -> dict[str, list[Row]]:
     """Rows of the journal's tables."""
-    stopping = study_from_dict(recalled.origin["study"]).stopping
+    study = study_from_dict(recalled.origin["study"])
     population = _population(recalled, warnings)
-    log = _Replay(population, stopping)
+    log = _Replay(population, study)
     log.play(recalled.arrivals, recalled.closings, recalled.leaves)
     runs = _runs_by_trial(recalled, population, warnings)
     trials: list[Row] = []
@@ -120,6 +121,7 @@ def _rebuild(recalled: Recalled, warnings: list[str]) -> dict[str, list[Row]]:
     for trial in population:
         run = runs.get(trial.trial_id)
         curve = list(_curve(trial.trial_id, run, warnings)) if run else []
+        stopping = study.stopping_at(trial.scale)
         row = _trial_row(trial, run, curve, log, stopping)
         contradictions += _contradictions(row, curve, log.judged[trial.trial_id], stopping)
         trials.append(row)
@@ -164,7 +166,7 @@ class _Replay:
     """
 
     population: list[TrialRow]
-    stopping: Stopping
+    study: Study
     decisions: list[Row] = field(default_factory=list)
     promotions: list[Row] = field(default_factory=list)
     judged: dict[str, dict[int, Row]] = field(default_factory=lambda: defaultdict(dict))
@@ -190,10 +192,8 @@ class _Replay:
             raise self._broken(len(arrivals) + 1)
 
     def _rule(self) -> Rule:
-        members: dict[str, dict[str, bool]] = defaultdict(dict)
-        for trial in self.population:
-            members[trial.cohort][trial.trial_id] = trial.audited
-        return rule_of(self.stopping.method, self.stopping.reduction_factor, self.stopping.rungs, members)
+        stopping = self.study.stopping
+        return rule_of(stopping.method, stopping.reduction_factor, cohorts_of(self.study, map(vars, self.population)))
 
     @staticmethod
     def _broken(number: int) -> RuntimeError:

@@ -39,12 +39,12 @@ Report = dict[str, Any]
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """What all trials of a sweep share, sent to each worker once."""
+    """What all trials of a sweep share, sent to each worker once; `num_epochs` and `num_train` by scale."""
 
     objective: str
     recipe: Recipe
-    num_epochs: int
-    num_train: int
+    num_epochs: dict[str, int]
+    num_train: dict[str, int]
     num_validation: int
     num_classes: int
     split_seed: int
@@ -130,7 +130,8 @@ def _evaluate(settings: WorkerSettings, stretch: Stretch, report: Callable[..., 
 
     architecture = network_from_json(stretch.architecture)
     objective = load_objective(settings.objective)
-    trial = ObjectiveTrial(objective, architecture, num_epochs=settings.num_epochs, seed=stretch.seed)
+    num_epochs = settings.num_epochs[stretch.scale]
+    trial = ObjectiveTrial(objective, architecture, num_epochs=num_epochs, seed=stretch.seed)
     trial.epoch = stretch.last_epoch
     yield report("begun", **_whereabouts(), resumed_epoch=trial.epoch, resumed_step=0, notes=())
     for result in trial.run():
@@ -144,7 +145,7 @@ def _build(settings: WorkerSettings, stretch: Stretch) -> Any:
 
     split = open_split(
         settings.images.files(stretch.scale),
-        num_train=settings.num_train,
+        num_train=settings.num_train[stretch.scale],
         num_validation=settings.num_validation,
         seed=settings.split_seed,
     )
@@ -155,7 +156,7 @@ def _build(settings: WorkerSettings, stretch: Stretch) -> Any:
         network_from_json(stretch.architecture),
         recipe,
         split,
-        num_epochs=settings.num_epochs,
+        num_epochs=settings.num_epochs[stretch.scale],
         seed=stretch.seed,
         num_classes=settings.num_classes,
     )

@@ -16,6 +16,7 @@ from sweep.spaces.ranges import Ranges
 from sweep.spaces.regnet import regnet
 from sweep.spaces.rules import RULES, Rule
 from sweep.spaces.sampling import Population, sample_population
+from sweep.spaces.scaling import scaled
 from sweep.spaces.shipped import SPACES, get_space, space_title
 from sweep.spaces.space import RulePair, Space, rule_pairs
 from sweep.spaces.vit import Vit
@@ -52,5 +53,6 @@ __all__ = [
     "resolve",
     "rule_pairs",
     "sample_population",
+    "scaled",
     "space_title",
 ]

@@ -48,10 +48,13 @@ class AnyNetSpace(Space):
         return (
             HAS_SHARING[self.bottleneck_ratios](network.bottleneck_ratios)
             and HAS_SHARING[self.group_widths](groups)
-            and HAS_ORDER[self.widths](network.widths)
-            and HAS_ORDER[self.depths](network.depths)
+            and self.has_order(network)
             and (self.line == "free" or is_on_a_line(network, ranges) == (self.line == "on"))
         )
+
+    def has_order(self, network: Network) -> bool:
+        assert isinstance(network, Architecture)
+        return HAS_ORDER[self.widths](network.widths) and HAS_ORDER[self.depths](network.depths)
 
     def degrees_of_freedom(self, ranges: Ranges) -> int:
         """Per stage or shared d, w, b, g (for RegNet d, w_0, w_a, w_m, b, g), and the parts with several values."""

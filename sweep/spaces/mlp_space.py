@@ -18,6 +18,7 @@ from sweep.spaces.choice import log_uniform
 from sweep.spaces.cost import Cost, Image
 from sweep.spaces.mlp import MLP_CHECKS, Mlp, batch_mlp_complexity
 from sweep.spaces.network import Network
+from sweep.spaces.orders import goes_up
 from sweep.spaces.space import MEMBER, Draws, Space
 
 
@@ -76,8 +77,12 @@ class MlpSpace(Space):
             and network.depth in ranges.depths
             and all(width in ranges.widths for width in network.widths)
             and all(getattr(network, name) in getattr(ranges, name) for name in MLP_CHECKS)
-            and (not self.narrowing or list(network.widths) == sorted(network.widths, reverse=True))
+            and self.has_order(network)
         )
+
+    def has_order(self, network: Network) -> bool:
+        assert isinstance(network, Mlp)
+        return not self.narrowing or goes_up(network.widths[::-1])
 
     def size(self, ranges: MlpRanges) -> int:
         """How many networks the space holds, exactly."""

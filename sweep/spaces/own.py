@@ -45,6 +45,9 @@ class OwnSpace(Space):
     def contains(self, network: Network, ranges: Any) -> bool:
         return self.parent.contains(network, self.within(ranges)) and bool(self.rule.predicate(network))
 
+    def has_order(self, network: Network) -> bool:
+        return self.parent.has_order(network)
+
     def size(self, ranges: Any) -> int:
         """Raises ValueError where a rule of the user's decides: no formula counts what it admits."""
         if self.rule.predicate is not _anything:

@@ -96,6 +96,10 @@ class Space(ABC):
     def contains(self, network: Network, ranges: Any) -> bool:
         """Whether the network lies in the ranges and obeys what the space demands."""
 
+    def has_order(self, network: Network) -> bool:
+        """Whether widths and depths run from the first to the last as the space demands, whatever the ranges."""
+        return True
+
     @abstractmethod
     def size(self, ranges: Any) -> int:
         """How many networks the space holds, exactly; for RegNet, how many settings of its parameters."""

@@ -63,11 +63,12 @@ class CohortSummary:
 def cost(tables: Tables, *, scale: str | None = None, space: str | None = None) -> Cost:
     """The cost of the whole sweep, or of one scale of it, or of one space at that scale."""
     trials = tables.trials if scale is None else cohort(tables.trials, scale=scale, space=space)
-    rows = trials.select(["outcome", "epochs_trained", "train_time_s", "eval_time_s"]).to_pylist()
+    rows = trials.select(["scale", "outcome", "epochs_trained", "train_time_s", "eval_time_s"]).to_pylist()
     trained = sum(row["epochs_trained"] for row in rows)
     stopped = [row for row in rows if row["outcome"] == "stopped"]
-    max_epochs = study_of(tables).stopping.max_epochs
-    spared = [max_epochs - row["epochs_trained"] for row in stopped]
+    study = study_of(tables)
+    max_epochs = {one.name: study.stopping_at(one.name).max_epochs for one in study.scale}
+    spared = [max_epochs[row["scale"]] - row["epochs_trained"] for row in stopped]
     return Cost(
         num_trials=len(rows),
         epochs_trained=trained,

@@ -29,11 +29,11 @@ _OPEN = ("pending", "running", "paused")
 class Cohort:
     """n networks of a space and their curves at T budgets.
 
-    `epochs` (T,), rising; `errors` (n, T) in percent, NaN where a network was not trained so far, chance level from the
-    epoch of its divergence on. `would_stop_at` (n,): the epochs of the first rung at which the rule wanted to end it, 0
-    for none. `diverged_at` (n,): in which epoch, 0 for never. `is_open` (n,): still to train; `is_cancelled` (n,): ended
-    by its user, or not begun because the sweep was decided. `audit_fraction`: the lottery's probability, None where it is
-    not known. `complexity`: flops, params, activations, each (n,), where known.
+    `epochs` (T,), rising; `errors` (n, T) in percent, NaN where a network was not trained so far, chance level from
+    the epoch of its divergence on. `would_stop_at` (n,): the epochs of the first rung at which the rule wanted to end
+    it, 0 for none. `diverged_at` (n,): in which epoch, 0 for never. `is_open` (n,): still to train; `is_cancelled`
+    (n,): ended by its user, or not begun because the sweep was decided. `audit_fraction`: the lottery's probability,
+    None where it is not known. `complexity`: flops, params, activations, each (n,), where known.
     """
 
     space: str
@@ -64,7 +64,9 @@ class Cohort:
     @cached_property
     def is_certain(self) -> Bools:
         """(n,): whether that did not hang on the lottery."""
-        has_failed_first = (self.would_stop_at > 0) & ((self.diverged_at == 0) | (self.diverged_at > self.would_stop_at))
+        has_failed_first = (self.would_stop_at > 0) & (
+            (self.diverged_at == 0) | (self.diverged_at > self.would_stop_at)
+        )
         return ~has_failed_first
 
     @property
@@ -105,12 +107,15 @@ def cohorts_of(tables: Tables) -> dict[tuple[str, str], Cohort]:
     study = study_of(tables)
     chance = chance_error_pct(study)
     return {
-        (scale.name, space): _cohort(tables, scale.name, space, chance) for scale in study.scale for space in study.spaces
+        (scale.name, space): _cohort(tables, scale.name, space, chance)
+        for scale in study.scale
+        for space in study.spaces
     }
 
 
 def _cohort(tables: Tables, scale: str, space: str, chance: float) -> Cohort:
-    stopping = study_of(tables).stopping
+    study = study_of(tables)
+    stopping = study.stopping_at(scale)
     trials = [row for row in cohort(tables.trials, scale=scale, space=space).to_pylist() if row["outcome"] != "failed"]
     rows = {row["trial_id"]: number for number, row in enumerate(trials)}
     curves = cohort(tables.epochs, scale=scale, space=space)
@@ -133,9 +138,10 @@ def _cohort(tables: Tables, scale: str, space: str, chance: float) -> Cohort:
         diverged_at=diverged_at,
         is_open=np.array([row["outcome"] in _OPEN for row in trials], dtype=bool),
         is_cancelled=np.array([row["outcome"] == "cancelled" for row in trials], dtype=bool),
-        audit_fraction=stopping.audit_fraction,
+        audit_fraction=1.0 if study.is_repeat(scale) else stopping.audit_fraction,
         complexity={
-            name: np.array([row[name] for row in trials], dtype=np.float64) for name in ("flops", "params", "activations")
+            name: np.array([row[name] for row in trials], dtype=np.float64)
+            for name in ("flops", "params", "activations")
         },
     )
 
@@ -145,12 +151,11 @@ def error_matrix(
 ) -> Floats:
     """Points of curves, each with the number of its network (−1 is passed over), as a matrix (n, T).
 
-    Missing or NaN errors count with chance level from the epoch on in which the network diverged.
+    What is missing or NaN in the curve of a network that diverged counts with chance level.
     """
     column = np.minimum(np.searchsorted(epochs, epoch), len(epochs) - 1)
     known = (row >= 0) & (epochs[column] == epoch)
     errors = np.full((len(diverged_at), len(epochs)), np.nan)
     errors[row[known], column[known]] = error[known]
-    is_gone = (diverged_at[:, None] > 0) & (epochs[None, :] >= diverged_at[:, None])
-    errors[is_gone & np.isnan(errors)] = chance_error_pct
+    errors[(diverged_at > 0)[:, None] & np.isnan(errors)] = chance_error_pct
     return errors

@@ -1,15 +1,17 @@
 """What a rule does to a space, beside the mean: to the median, to the best tenth, and how often it wins.
 
-In: two spaces as strata of samples (bootstrap.py). Out: an `Effect` for each measure, with − without, its interval, its
-p-value, and the p-value of equivalence within a margin. All from the weighted error distributions, in closed form, so that
-they hold for samples of which every error is known and for estimates at the full budget alike.
+In: two spaces as strata of samples (bootstrap.py). Out: an `Effect` for each measure, with − without, its interval,
+its p-value, and the p-value of equivalence within a margin. All from the weighted error distributions, in closed form,
+so that they hold for samples of which every error is known and for estimates at the full budget alike.
 
-* Quantiles: the interval of one space holds the errors at which the share of networks is not refuted to be the wanted one
-  (Woodruff 1952), with Jeffreys limits of that share (Brown, Cai and DasGupta 2001) at the effective number of networks
-  (Korn and Graubard 1998): order statistics, so ties and diverged networks do no harm. Two such intervals make one of the
-  difference by the method of variance estimates recovery (Zou and Donner 2008), which keeps their skewness.
-* Probability of superiority: that a network with the rule has a lower error than one without, ties half (Mann and Whitney
-  1947), with the variance of placements (Brunner and Munzel 2000; DeLong et al. 1988) and an interval on the logit scale.
+* Quantiles: the interval of one space holds the errors at which the share of networks is not refuted to be the wanted
+  one (Woodruff 1952), with Jeffreys limits of that share (Brown, Cai and DasGupta 2001) at the effective number of
+  networks (Korn and Graubard 1998): order statistics, so ties and diverged networks do no harm. Two such intervals
+  make one of the difference by the method of variance estimates recovery (Zou and Donner 2008), which keeps their
+  skewness.
+* Probability of superiority: that a network with the rule has a lower error than one without, ties half (Mann and
+  Whitney 1947), with the variance of placements (Brunner and Munzel 2000; DeLong et al. 1988) and an interval on the
+  logit scale.
 """
 
 import math
@@ -63,8 +65,8 @@ def effects(strata: Sequence[Stratum], *, confidence: float, margin_pct: float) 
 
 @dataclass(frozen=True)
 class _Quantile:
-    """A quantile of a space. `ends` (k + 2,) are the known errors between 0 and 100, `refuted` (k + 1,) falls: how likely
-    the share of networks at or below the error at which a step begins is less than the level, as seen."""
+    """A quantile of a space. `ends` (k + 2,) are the known errors between 0 and 100, `refuted` (k + 1,) falls: how
+    likely the share of networks at or below the error at which a step begins is less than the level, as seen."""
 
     value: float
     ends: Floats
@@ -79,8 +81,8 @@ class _Quantile:
 
 
 def quantile(space: Weighted, level: float) -> float:
-    """The error that a share `level` of the networks does not exceed, interpolated between order statistics (the middle of
-    each step, Hazen 1914)."""
+    """The error that a share `level` of the networks does not exceed, interpolated between order statistics (the
+    middle of each step, Hazen 1914)."""
     errors, weights = _ordered(space)
     middles = np.maximum.accumulate(np.cumsum(weights) - weights / 2)
     return float(np.interp(level, middles, errors))
@@ -99,7 +101,8 @@ def distribution(space: Weighted) -> tuple[Floats, Floats]:
 
 
 def share_below(space: Weighted, grid: Floats, *, confidence: float) -> tuple[Floats, Floats, Floats]:
-    """The estimated share of networks at or below each error of `grid`, with pointwise limits (as for the quantiles)."""
+    """The estimated share of networks at or below each error of `grid`, with pointwise limits (as for the
+    quantiles)."""
     shares, squared_errors = _shares(space, grid)
     shares = np.clip(np.maximum.accumulate(shares), 0.0, 1.0)
     num = _effective(shares, squared_errors, space)
@@ -131,7 +134,7 @@ def _shares(space: Weighted, grid: Floats) -> tuple[Floats, Floats]:
     """Share of networks at or below each error of `grid`, and its squared standard error."""
     shares, squared_errors = np.zeros(len(grid)), np.zeros(len(grid))
     for weight, sample in space:
-        mean, squared_error = sample.means((sample.values[:, None] <= grid).astype(np.float64))
+        mean, squared_error = sample.shares(grid)
         shares += weight * mean
         squared_errors += weight**2 * squared_error
     return shares, squared_errors
@@ -151,9 +154,7 @@ def _least_effective(space: Weighted) -> float:
     return float(weights.sum() ** 2 / (weights**2).sum())
 
 
-def _quantiles_differ(
-    measure: Measure, without: Weighted, with_: Weighted, confidence: float, margin: float
-) -> Effect:
+def _quantiles_differ(measure: Measure, without: Weighted, with_: Weighted, confidence: float, margin: float) -> Effect:
     first, second = _quantile(without, LEVELS[measure]), _quantile(with_, LEVELS[measure])
     effect = second.value - first.value
 

@@ -63,12 +63,13 @@ def shared_rung(tables: Tables, scale: str) -> int:
     outcome = pc.field("outcome")
     trained = trials.filter(outcome.isin(["completed", "stopped"]))["epochs_trained"].to_pylist()
     unfinished = trials.filter(outcome.isin(["pending", "running", "paused"])).num_rows
-    return min(trained + ([first_rung(study_of(tables))] if unfinished or not trained else []))
+    return min(trained + ([first_rungs(study_of(tables))[scale]] if unfinished or not trained else []))
 
 
-def first_rung(study: Study) -> int:
-    """The fewest epochs after which a trial may be stopped, or the full budget."""
-    return min((*study.stopping.rungs, study.stopping.max_epochs))
+def first_rungs(study: Study) -> dict[str, int]:
+    """By scale: the fewest epochs after which a trial may be stopped, or the full budget."""
+    known = {scale.name: study.stopping_at(scale.name) for scale in study.scale}
+    return {name: min((*stopping.rungs, stopping.max_epochs)) for name, stopping in known.items()}
 
 
 def chance_error_pct(study: Study) -> float:

@@ -1,28 +1,28 @@
 """The errors of a space at its full budget, though early stopping ended most of its networks before.
 
-In: a `Cohort`. Out: estimates of the mean, the EDF and its quantiles over *all* networks of the cohort. Facts: survivors of
-ASHA are not a sample of the space (DESIGN, section 4.1). But the audit lottery kept each network that the rule wanted
-to end with a known probability p, drawn before it started, so the networks whose error is known are a probability
-sample: with inclusion probability π = 1 where the rule never wanted to end it, π = p where it did.
+In: a `Cohort`. Out: estimates of the mean, the EDF and its quantiles over *all* networks of the cohort. Facts:
+survivors of ASHA are not a sample of the space (DESIGN, section 4.1). But the audit lottery kept each network that the
+rule wanted to end with a known probability p, drawn before it started, so the networks whose error is known are a
+probability sample: with inclusion probability π = 1 where the rule never wanted to end it, π = p where it did.
 
 * `horvitz_thompson`: each known error counts 1/π (Horvitz and Thompson 1952). Unbiased, whatever the curves.
 * `hajek`: the same weights, made to sum to the number of networks (Hájek 1971). Where p is not known it is the share
   that was kept, and the two are one.
-* `model_assisted`: a regression predicts the full-budget error of each network that the rule wanted to end, from its error
-  at that rung and the rung; the mean prediction is then corrected by the weighted residuals of those that were audited
-  (the difference estimator, Särndal, Swensson and Wretman 1992, chapter 6; as augmented inverse probability weighting,
-  Robins, Rotnitzky and Zhao 1994). The prediction of an audited network is that of a regression without it
-  (leave one out), which keeps the estimate unbiased in samples of any size, right model or wrong (Wu and Gagnon-Bartsch
-  2018). The regression is linear in the errors of the audited, so it amounts to one set of weights for all questions:
-  mean, EDF, quantiles.
+* `model_assisted`: a regression predicts the full-budget error of each network that the rule wanted to end, from its
+  error at that rung and the rung; the mean prediction is then corrected by the weighted residuals of those that were
+  audited (the difference estimator, Särndal, Swensson and Wretman 1992, chapter 6; as augmented inverse probability
+  weighting, Robins, Rotnitzky and Zhao 1994). The prediction of an audited network is that of a regression without it
+  (leave one out), which keeps the estimate unbiased in samples of any size, right model or wrong (Wu and
+  Gagnon-Bartsch 2018). The regression is linear in the errors of the audited, so it amounts to one set of weights for
+  all questions: mean, EDF, quantiles.
 
 The regression is a ridge on the error at the rung, hinges at its quartiles and its 90 % quantile (networks that have
 learnt nothing are apart from the rest), and the logarithm of the rung's epochs; with fewer than six audited networks it
 is their mean. Intervals of the mean: studentised bootstrap of both phases, the regression made anew in each resample. A
 closed form stands beside it (`means`): the spread of the n pseudo-errors. Quantiles: effects.py.
 
-`bounds` tells what can be said with no lottery at all (Manski 1989): the unknown errors lie between 0 and 100 %, or, if no
-network ends worse than it was when it was stopped, between 0 and that.
+`bounds` tells what can be said with no lottery at all (Manski 1989): the unknown errors lie between 0 and 100 %, or,
+if no network ends worse than it was when it was stopped, between 0 and that.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ import numpy as np
 
 from sweep.statistics.bootstrap import Floats
 from sweep.statistics.cohorts import Bools, Cohort
-from sweep.statistics.samples import Complete, Sample
+from sweep.statistics.samples import Complete, Sample, at_or_below
 
 Method = Literal["model_assisted", "hajek", "horvitz_thompson"]
 
@@ -42,13 +42,14 @@ _FEWEST_FOR_MODEL = 6
 _RIDGE = 10.0  # in networks: against a dozen audited the prediction is half the mean, against a hundred it is its own
 _HINGES = (0.25, 0.5, 0.75, 0.9)
 _TINY = 1e-9
+_FEW = 5
 # Resampled values held at once.
 _BLOCK_VALUES = 4_000_000
 
 
 def full_budget(cohort: Cohort, method: Method = "model_assisted") -> Sample | None:
-    """The cohort at its full budget. None while trials are still to train, and where fewer than two networks were audited
-    among those that the rule wanted to end: then there are only `bounds`.
+    """The cohort at its full budget. None while trials are still to train, and where fewer than two networks were
+    audited among those that the rule wanted to end: then there are only `bounds`.
 
     Cancelled trials are left out: who was cancelled did not hang on its error.
     """
@@ -62,9 +63,14 @@ def full_budget(cohort: Cohort, method: Method = "model_assisted") -> Sample | N
     if ended.is_certain.all():
         return Complete(ended.final_errors)
     num_audited = int(np.count_nonzero(ended.is_finished & ~ended.is_certain))
-    if num_audited < FEWEST_AUDITED or ended.audit_fraction == 0:
+    if ended.audit_fraction == 0 or num_audited < _fewest_audited(method, ended.audit_fraction):
         return None
     return FullBudget(ended, method)
+
+
+def _fewest_audited(method: Method, audit_fraction: float | None) -> int:
+    """With a stated lottery Horvitz and Thompson's estimate is without bias only if it is told whatever was drawn."""
+    return 0 if method == "horvitz_thompson" and audit_fraction is not None else FEWEST_AUDITED
 
 
 @dataclass(frozen=True)
@@ -140,12 +146,27 @@ class FullBudget:
         return pseudo.mean(axis=0), pseudo.var(axis=0, ddof=1) / self.num
 
     def pseudo_values(self, of: Floats) -> Floats:
-        """(n, q): what each network adds to the mean of `of` (k, q); the certain first, then the others in their order."""
+        """(n, q): what each network adds to the mean of `of` (k, q); the certain first, then the others in their
+        order."""
         certain, audited = of[: self._num_certain], of[self._num_certain :]
         predicted = self._rows @ (self._fit @ audited)
         residual = (audited - predicted[self._is_audited]) / (1 - self._leverage)[:, None]
         predicted[self._is_audited] = audited - residual + residual / self.probability
         return np.concatenate([certain, predicted])
+
+    def shares(self, grid: Floats) -> tuple[Floats, Floats]:
+        """See `Sample`. Where fewer than five of the audited lie on one side, their own spread says too little of it:
+        then that of a share with half a network more on either side counts (Agresti and Coull 1998), if it is
+        larger."""
+        below = at_or_below(self.values, grid)
+        shares, squared_errors = self.means(below)
+        num = self.num_audited
+        num_below = below[self._num_certain :].sum(axis=0)
+        spread = (num_below + 0.5) * (num - num_below + 0.5) / (num + 1) ** 2
+        first_phase = np.clip(shares * (1 - shares), 0, None) / self.num
+        second_phase = (self.num_uncertain / self.num) ** 2 * (1 - self.probability) * spread / num
+        is_thin = np.minimum(num_below, num - num_below) < _FEW
+        return shares, np.where(is_thin, np.maximum(squared_errors, first_phase + second_phase), squared_errors)
 
     def _weighted_means(self, of: Floats) -> tuple[Floats, Floats]:
         mean = self.weights @ of
@@ -187,7 +208,8 @@ class FullBudget:
     def _fit(self) -> Floats:
         """(f, a): from the a audited errors to the coefficients."""
         audited = self._rows[self._is_audited]
-        return np.linalg.solve(audited.T @ audited + _penalty(audited.shape[1]), audited.T)
+        moments = audited.T @ audited + _penalty(audited.shape[1])
+        return np.asarray(np.linalg.solve(moments, audited.T), dtype=np.float64)
 
     @cached_property
     def _leverage(self) -> Floats:
@@ -213,7 +235,9 @@ class FullBudget:
         residual_mean = (counts * residuals).sum(axis=1) / num_audited
         residual_variance = (counts * (residuals - residual_mean[:, None]) ** 2).sum(axis=1) / (num_audited - 1)
         mean = share * ((rows * coefficients).sum(axis=1) + residual_mean) + (1 - share) * certain
-        return mean, self._first_phase_variance(coefficients, certain) / num + share**2 * residual_variance / num_audited
+        return mean, self._first_phase_variance(
+            coefficients, certain
+        ) / num + share**2 * residual_variance / num_audited
 
     def _refit(self, counts: Floats) -> tuple[Floats, Floats]:
         """Coefficients (size, f), and residuals (size, a) of each audited network from a fit without its copies."""
@@ -271,9 +295,19 @@ def _error_at_its_rung(cohort: Cohort) -> Floats:
     return np.where(np.isnan(found), np.nanmedian(found), found)
 
 
+def inverse_inclusion(cohort: Cohort) -> Floats:
+    """(n,): for how many networks each finished one stands; 1 where the lottery did not decide."""
+    uncertain = ~cohort.is_certain
+    num_audited = int(np.count_nonzero(uncertain & cohort.is_finished))
+    num_uncertain = int(np.count_nonzero(uncertain))
+    probability = cohort.audit_fraction or (num_audited / num_uncertain if num_audited else 1.0)
+    return np.where(uncertain, 1 / probability, 1.0)
+
+
 @dataclass(frozen=True)
 class Bounds:
-    """Lowest and highest mean error in percent; `high_if_no_worse` if no network ends worse than when it was stopped."""
+    """Lowest and highest mean error in percent; `high_if_no_worse` if no network ends worse than when it was
+    stopped."""
 
     low_pct: float
     high_pct: float

@@ -21,6 +21,7 @@ nothing.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -32,9 +33,10 @@ from sweep.records import Tables
 from sweep.records.journal import CANCELLED, PAUSED, PENDING, RUNNING, UNFINISHED
 from sweep.spaces import rule_pairs
 from sweep.statistics.bootstrap import significance
-from sweep.statistics.errors import first_rung, study_of
+from sweep.statistics.comparisons import Comparison, Key, compare
+from sweep.statistics.errors import cohort, first_rungs, study_of
 from sweep.statistics.sequential import nominal_p, sequential_p
-from sweep.statistics.verdicts import Comparison, Evidence, Key, Verdict, compare, compare_all, holm, judge
+from sweep.statistics.verdicts import Evidence, Terms, Verdict, compare_all, contrasts_at, holm, judge
 from sweep.studies import Study
 
 # A boundary far out asks for many resamples; beyond so many, a look that they do not reach decides nothing.
@@ -70,8 +72,8 @@ class Look:
     """One look: the `number`th, from 1, of `num_looks` planned.
 
     It was taken of the first `num_trials` in launch order, of which `num_begun` were not cancelled before they began;
-    the sweep was planned for `num_planned` trials and had `num_known`. Of the comparisons, `num_decided` were by then.
-    `taken_at_ms`: when it was recorded.
+    the sweep was planned for `num_planned` trials and had `num_known`. `rung_epochs`: the first rung of each scale. Of
+    the comparisons, `num_decided` were by then. `taken_at_ms`: when it was recorded.
     """
 
     number: int
@@ -80,7 +82,7 @@ class Look:
     num_begun: int
     num_planned: int
     num_known: int
-    rung_epochs: int
+    rung_epochs: dict[str, int]
     num_decided: int
     compared: tuple[Compared, ...]
     taken_at_ms: int | None = None
@@ -158,10 +160,14 @@ def num_not_needed(tables: Tables) -> int:
 
 
 def _num_planned(tables: Tables) -> int:
-    """Those of the study itself, without what `sweep extend` added."""
-    num_scales = len(study_of(tables).scale)
-    added = [part["trials"] * len(part["spaces"]) * num_scales for part in tables.metadata.get("extensions", [])]
-    return tables.trials.num_rows - sum(added)
+    """Those of the study itself, without what `sweep extend` added: of scales with `of` that can be none."""
+    study = study_of(tables)
+    added: Counter[str] = Counter()
+    for part in tables.metadata.get("extensions", []):
+        added.update(dict.fromkeys(part["spaces"], part["trials"]))
+    drawn = Counter(cohort(tables.trials, scale=study.scale[0].name)["space"].to_pylist())
+    own = [space for space in study.spaces if drawn[space] > added[space]]  # the others came by an extension
+    return len(own) * study.num_trials // len(study.spaces)
 
 
 def _has_more(tables: Tables, taken: Sequence[Look]) -> bool:
@@ -176,12 +182,16 @@ def _num_begun(trials: pa.Table) -> int:
 
 
 def first_trials(tables: Tables, num_trials: int) -> Tables:
-    """The first `num_trials` in launch order as they stood at the first rung, whatever became of them later."""
-    rung = first_rung(study_of(tables))
+    """The first `num_trials` in launch order as they stood at their first rung, whatever became of them later."""
+    rungs = first_rungs(study_of(tables))
     first = tables.architectures.sort_by("launch_order").slice(0, num_trials)["trial_id"].combine_chunks()
     is_first = pc.field("trial_id").isin(first)
-    trials, epochs = tables.trials.filter(is_first), tables.epochs.filter(is_first & (pc.field("epoch") <= rung))
-    arrived = epochs.filter(pc.field("epoch") == rung)["trial_id"].combine_chunks()
+    trials, epochs = tables.trials.filter(is_first), tables.epochs.filter(is_first)
+    rung = pa.array([rungs[scale] for scale in epochs["scale"].to_pylist()], pa.int32())
+    # Who diverged there has arrived without an error, and is told by its outcome alone.
+    arrived = epochs.filter(pc.equal(epochs["epoch"], rung)).filter(pc.field("val_error_pct").is_valid())
+    arrived = arrived["trial_id"].combine_chunks()
+    epochs = epochs.filter(pc.less_equal(epochs["epoch"], rung))
     outcome = pc.if_else(pc.is_in(trials["trial_id"], value_set=arrived), PAUSED, trials["outcome"])
     at_outcome = trials.schema.get_field_index("outcome")
     return replace(tables, trials=trials.set_column(at_outcome, "outcome", outcome), epochs=epochs)
@@ -202,7 +212,7 @@ def _look(tables: Tables, taken: Sequence[Look], num_trials: int) -> Look:
         num_begun=_num_begun(first.trials),
         num_planned=_num_planned(tables),
         num_known=tables.trials.num_rows,
-        rung_epochs=first_rung(study),
+        rung_epochs=first_rungs(study),
         num_decided=0,
         compared=(),
     )
@@ -215,7 +225,7 @@ def _look(tables: Tables, taken: Sequence[Look], num_trials: int) -> Look:
 
 def _keys(study: Study) -> list[Key]:
     pairs = rule_pairs(study.design_spaces)
-    return [(pair.space_without, pair.space_with, scale.name) for scale in study.scale for pair in pairs]
+    return [(pair.space_without, pair.space_with, scale.name) for scale in study.judged_scales for pair in pairs]
 
 
 def _demanded(looks: Sequence[Look], level: float) -> float:
@@ -236,18 +246,13 @@ def _telling(looks: Iterable[Look]) -> list[Look]:
 def _comparisons(first: Tables, study: Study, demanded: float) -> list[Comparison]:
     """With more resamples where the usual number has none beyond, and could have none beyond the boundary either."""
     judging = study.judging
-    found = compare_all(
-        first,
-        rungs={scale.name: first_rung(study) for scale in study.scale},
-        confidence=judging.confidence,
-        num_bootstrap=judging.num_bootstrap,
-        seed=study.seed,
-        match=judging.match,
-        match_strata=judging.match_strata,
-    )
+    terms = Terms.of(study)
+    rungs = first_rungs(study)
+    judged = {scale.name: rungs[scale.name] for scale in study.judged_scales}
+    found = compare_all(contrasts_at(first, judged, terms), terms)
     num = _resamples_for(demanded)
     return [
-        compare(one.sample, confidence=judging.confidence, num_bootstrap=num, seed=study.seed)
+        compare(one.contrast, confidence=judging.confidence, num_bootstrap=num, seed=study.seed)
         if _lacks_resamples(one, num, judging.margin_pct)
         else one
         for one in found
@@ -265,11 +270,11 @@ def _lacks_resamples(comparison: Comparison, num: int, margin_pct: float) -> boo
 
 
 def _compared(comparison: Comparison, study: Study) -> Compared:
-    sample = comparison.sample
+    contrast = comparison.contrast
     return Compared(
         *comparison.key,
-        sample.n_without,
-        sample.n_with,
+        contrast.n_without,
+        contrast.n_with,
         comparison.effect_pct,
         *comparison.p_values(study.judging.margin_pct),
     )
@@ -299,7 +304,7 @@ def judge_study(tables: Tables) -> list[Verdict]:
     shown = _shown(looks, _keys(study), alpha)
     return judge(
         tables,
-        rung_epochs=first_rung(study),
+        rung_epochs=first_rungs(study),
         evidence_of=lambda comparison: _evidence(comparison, looks, shown[comparison.key], judging.margin_pct, alpha),
         **settings,
     )

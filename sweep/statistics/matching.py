@@ -24,9 +24,12 @@ networks there are, the more strata they are cut into. All networks compared rea
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sweep.statistics.bootstrap import Stratum
 from sweep.statistics.samples import Complete, Floats
+
+Ints = NDArray[np.int64]
 
 NETWORKS_PER_STRATUM, MAX_STRATA = 8, 10
 _FEWEST = 2  # of each space in a stratum: one has no variance
@@ -35,12 +38,21 @@ _FEWEST = 2  # of each space in a stratum: one has no variance
 def matched(
     without: Floats, with_: Floats, complexity_without: Floats, complexity_with: Floats, *, num_strata: int = 0
 ) -> list[Stratum]:
-    """The strata in which both samples have at least two networks, in rising complexity; weights sum to 1.
+    """Errors of two samples in the strata of `like_complexity`."""
+    found = like_complexity(complexity_without, complexity_with, num_strata=num_strata)
+    return [Stratum(Complete(without[a]), Complete(with_[b]), weight) for a, b, weight in found]
+
+
+def like_complexity(
+    complexity_without: Floats, complexity_with: Floats, *, num_strata: int = 0
+) -> list[tuple[Ints, Ints, float]]:
+    """The strata in which both samples have at least two networks, in rising complexity: the numbers of their networks,
+    and their weights, which sum to 1.
 
     `num_strata` 0 takes one for every 8 networks of the smaller sample within the complexities that both have, 1 to 10.
     Complexities are above 0, in any unit. An empty list if no stratum has two networks of each.
     """
-    if not len(without) or not len(with_):
+    if not len(complexity_without) or not len(complexity_with):
         return []
     low = max(complexity_without.min(), complexity_with.min())
     high = min(complexity_without.max(), complexity_with.max())
@@ -54,7 +66,7 @@ def matched(
         np.where(inside, np.searchsorted(inner_edges, complexity, side="right"), -1)
         for inside, complexity in zip(shared, (complexity_without, complexity_with))
     )
-    cells = [(without[place_without == k], with_[place_with == k]) for k in range(num_strata)]
+    cells = [(np.flatnonzero(place_without == k), np.flatnonzero(place_with == k)) for k in range(num_strata)]
     kept = [cell for cell in cells if min(map(len, cell)) >= _FEWEST]
     overlaps = [len(a) * len(b) / (len(a) + len(b)) for a, b in kept]
-    return [Stratum(Complete(a), Complete(b), overlap / sum(overlaps)) for (a, b), overlap in zip(kept, overlaps)]
+    return [(a, b, overlap / sum(overlaps)) for (a, b), overlap in zip(kept, overlaps)]

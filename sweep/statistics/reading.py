@@ -1,14 +1,15 @@
 """Curves from anywhere: a Parquet file of learning curves, whoever trained them, as cohorts.
 
-In: one row a trial and epoch, with the columns `trial_id`, `space`, `epoch`, `val_error_pct` (percent; null or NaN where
-the network diverged) and, if known, one value a trial in `scale`, `flops`, `params`, `activations`, `fully_trained` (it was
-trained to the full budget), `would_stop_at` (the epochs of the first rung at which early stopping wanted to end it; 0 or
-null for none) and `audit_fraction` (the probability of the lottery that kept it all the same). Out: a `Cohort` for each
-scale and space. Raises `ValueError` naming the file, the column, the trial and the remedy.
+In: one row a trial and epoch, with the columns `trial_id`, `space`, `epoch`, `val_error_pct` (percent; null or NaN
+where the network diverged) and, if known, one value a trial in `scale`, `flops`, `params`, `activations`,
+`fully_trained` (it was trained to the full budget), `would_stop_at` (the epochs of the first rung at which early
+stopping wanted to end it; 0 or null for none) and `audit_fraction` (the probability of the lottery that kept it all
+the same). Out: a `Cohort` for each scale and space. Raises `ValueError` naming the file, the column, the trial and the
+remedy.
 
-The full budget is the highest epoch of the file. Without `fully_trained` a network counts as trained in full if its curve
-gets there. Without `would_stop_at` nothing is known of a lottery: if any curve ends early, there is no estimate at the full
-budget, only bounds.
+The full budget is the highest epoch of the file. Without `fully_trained` a network counts as trained in full if its
+curve gets there. Without `would_stop_at` nothing is known of a lottery: if any curve ends early, there is no estimate
+at the full budget, only bounds.
 """
 
 from pathlib import Path
@@ -38,7 +39,9 @@ def read_curves(path: str | Path, *, num_classes: int = 10) -> dict[tuple[str, s
     try:
         available = pq.read_schema(path).names
     except pa.ArrowInvalid as error:
-        raise ValueError(f"curves: {str(path)!r} is not a Parquet file ({error}); write it with pyarrow or pandas") from None
+        raise ValueError(
+            f"curves: {str(path)!r} is not a Parquet file ({error}); write it with pyarrow or pandas"
+        ) from None
     for column in REQUIRED:
         if column not in available:
             raise ValueError(
@@ -82,7 +85,8 @@ def _of_scale(table: pa.Table, scale: str, chance_error_pct: float) -> dict[str,
 
 
 class _Curves:
-    """What the table says of one scale, by row (`trial`, `epoch`, `error`) and by trial (whose first row is `first`)."""
+    """What the table says of one scale, by row (`trial`, `epoch`, `error`) and by trial (whose first row is
+    `first`)."""
 
     def __init__(self, table: pa.Table, first: Ints, trial: Ints, epoch: Ints, error: Floats):
         self._table, self._first = table, first
@@ -144,16 +148,16 @@ def _checked(cohort: Cohort, full: np.ndarray) -> Cohort:
     if lacking.any():
         trial_id = cohort.trial_ids[int(np.flatnonzero(lacking)[0])]
         raise ValueError(
-            f"fully_trained: {trial_id!r} is said to be trained in full, but has no error at epoch {cohort.full_budget}, "
-            "the highest of the file; complete its curve or set it to false"
+            f"fully_trained: {trial_id!r} is said to be trained in full, but has no error at epoch "
+            f"{cohort.full_budget}, the highest of the file; complete its curve or set it to false"
         )
     cohort.errors[~full & (cohort.diverged_at == 0), -1] = np.nan
     short = (cohort.would_stop_at == 0) & ~cohort.is_finished
     if short.any():
         trial_id = cohort.trial_ids[int(np.flatnonzero(short)[0])]
         raise ValueError(
-            f"would_stop_at: {trial_id!r} was not trained in full, though no rung wanted to end it; give the epochs of the "
-            "rung that ended it, or leave trials out that ended for another reason"
+            f"would_stop_at: {trial_id!r} was not trained in full, though no rung wanted to end it; give the epochs of "
+            "the rung that ended it, or leave trials out that ended for another reason"
         )
     return cohort
 
@@ -173,7 +177,9 @@ def _errors(table: pa.Table) -> Floats:
         wrong = finite.min() if finite.min() < 0 else finite.max()
         raise ValueError(f"val_error_pct: {wrong:g} is no error in percent; give values from 0 to 100")
     if len(finite) and finite.max() <= 1:
-        raise ValueError(f"val_error_pct: no value is above {finite.max():g}; are they shares? give percent, 100 times as much")
+        raise ValueError(
+            f"val_error_pct: no value is above {finite.max():g}; are they shares? give percent, 100 times as much"
+        )
     return values
 
 

@@ -18,11 +18,22 @@ NORMAL_ABOVE = 3_000
 
 
 class Sample(Protocol):
-    """`values` (k,) are errors that are known, `weights` (k,) what each counts; they sum to 1. `num` networks in all."""
+    """Networks of a space at one budget."""
 
-    num: int
-    values: Floats
-    weights: Floats
+    @property
+    def num(self) -> int:
+        """How many networks it speaks of."""
+        ...
+
+    @property
+    def values(self) -> Floats:
+        """(k,): the errors that are known, in percent."""
+        ...
+
+    @property
+    def weights(self) -> Floats:
+        """(k,): what each of them counts; they sum to 1."""
+        ...
 
     @property
     def has_spread(self) -> bool:
@@ -42,6 +53,10 @@ class Sample(Protocol):
     def means(self, of: Floats) -> tuple[Floats, Floats]:
         """Estimated means over all networks, and their squared standard errors: (q,) each, of `of` (k, q), the values
         that some functions of the error have for the networks that are known."""
+        ...
+
+    def shares(self, grid: Floats) -> tuple[Floats, Floats]:
+        """Of all networks, those at or below each error of `grid` (q,), and the squared standard errors."""
         ...
 
     def resample(self, size: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
@@ -80,6 +95,9 @@ class Complete:
             return of.mean(axis=0), np.full(of.shape[1], np.nan)
         return of.mean(axis=0), of.var(axis=0, ddof=1) / self.num
 
+    def shares(self, grid: Floats) -> tuple[Floats, Floats]:
+        return self.means(at_or_below(self.values, grid))
+
     def resample(self, size: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
         num = self.num
         if num > NORMAL_ABOVE:
@@ -88,3 +106,8 @@ class Complete:
         # A resample of one value repeated must have exactly no spread, which rounding in var() does not promise.
         variance = np.where(np.ptp(drawn, axis=1) == 0, 0.0, drawn.var(axis=1, ddof=1))
         return drawn.mean(axis=1), variance / num
+
+
+def at_or_below(values: Floats, grid: Floats) -> Floats:
+    """(k, q): 1 where a value is at or below an error of `grid`, else 0."""
+    return (values[:, None] <= grid).astype(np.float64)

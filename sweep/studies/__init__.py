@@ -1,6 +1,7 @@
 """Studies: what is asked, validated before anything starts; and those that ship."""
 
 from sweep.studies.data import PUBLISHED, Data
+from sweep.studies.reading import load_study, shipped_studies, study_from_dict
 from sweep.studies.recipe import PRESETS, Recipe
 from sweep.studies.scale import Scale
 from sweep.studies.seeds import derive_seed, draw_share
@@ -10,9 +11,6 @@ from sweep.studies.study import (
     Rerun,
     Stopping,
     Study,
-    load_study,
-    shipped_studies,
-    study_from_dict,
 )
 
 __all__ = [

@@ -13,24 +13,68 @@ from sweep.spaces.checks import nearest
 from sweep.spaces.own import listed_space, own_space
 from sweep.studies.settings import Settings
 
+Whole = Annotated[int, Field(ge=0)]
+Factor = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+INHERITED = ("resolution", "max_epochs", "grace_epochs", "num_train")
+
 
 class Scale(Settings):
-    """One size at which the rules are tried: image resolution in pixels, a flops band, and the spaces' ranges."""
+    """One size at which the rules are tried: image resolution in pixels, a flops band, and the spaces' ranges.
+
+    `max_epochs`, `grace_epochs` and `num_train` are this scale's own; 0 for those of `[stopping]` and `[data]`.
+
+    With `of`, the name of an earlier scale, the networks are those of that scale, `width_factor` times as wide and
+    `depth_factor` times as deep (sweep/spaces/scaling.py): pairs of a small and a large one with one number. Of each
+    space at most `trials_per_space` of them (0: all), first those that the audit lottery exempts at that scale, since
+    they are seen to the end there. What it leaves out (`INHERITED`) is as in that scale. It has no ranges; a band, if
+    it has one, must hold all of its networks. `of` may name a scale that has an `of` itself: a large one is repeated
+    like a small one.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,40}$")] = "small"
+    of: str = ""
+    width_factor: Factor = 1.0
+    depth_factor: Factor = 1.0
+    trials_per_space: Whole = 0
     resolution: Annotated[int, Field(ge=8, le=1024)] = 28
-    flops_min: Annotated[float, Field(gt=0)]
-    flops_max: Annotated[float, Field(gt=0)]
+    max_epochs: Whole = 0
+    grace_epochs: Whole = 0
+    num_train: Whole = 0
+    flops_min: Annotated[float, Field(gt=0)] | None = None
+    flops_max: Annotated[float, Field(gt=0)] | None = None
     ranges: dict[str, Any] = Field(default_factory=dict)
     mlp: dict[str, Any] = Field(default_factory=dict)
     vit: dict[str, Any] = Field(default_factory=dict)
 
+    @property
+    def band(self) -> tuple[float, float] | None:
+        """The lowest and the highest flops; None where a scale with `of` has no bounds."""
+        return None if self.flops_min is None or self.flops_max is None else (self.flops_min, self.flops_max)
+
     @model_validator(mode="after")
     def _band(self) -> "Scale":
-        if self.flops_min >= self.flops_max:
-            raise ValueError(
-                f"flops_min = {self.flops_min:g} is not below flops_max = {self.flops_max:g}; swap or widen the band"
-            )
+        missing = [name for name in ("flops_min", "flops_max") if getattr(self, name) is None]
+        if missing and (not self.of or len(missing) == 1):
+            scaled = "or leave both out" if self.of else "or name in `of` the scale whose networks these are, scaled"
+            raise ValueError(f"{missing[0]} is missing; add it, {scaled}")
+        if (band := self.band) and band[0] >= band[1]:
+            raise ValueError(f"flops_min = {band[0]:g} is not below flops_max = {band[1]:g}; swap or widen the band")
+        return self
+
+    @model_validator(mode="after")
+    def _scaled(self) -> "Scale":
+        for field in ("ranges", "mlp", "vit"):
+            if self.of and getattr(self, field):
+                raise ValueError(
+                    f"{field} stands beside of = {self.of!r}, whose networks have their ranges already; leave it out"
+                )
+        for field in ("width_factor", "depth_factor", "trials_per_space"):
+            if not self.of and (value := getattr(self, field)) != type(self).model_fields[field].default:
+                raise ValueError(
+                    f"{field} = {value:g} stands without of; name there the earlier scale whose networks these are, "
+                    "or leave it out"
+                )
         return self
 
     @field_validator("ranges", "mlp", "vit")

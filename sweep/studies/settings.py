@@ -1,6 +1,6 @@
 """What all tables of a study have in common: frozen, strict, and without keys that nobody knows."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,3 +12,9 @@ class Settings(BaseModel):
     """A table of a study."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def message_of(problem: Any) -> str:
+    """What is wrong, without pydantic's words around it."""
+    text = problem["msg"].removeprefix("Value error, ")
+    return text[0].lower() + text[1:]

@@ -1,29 +1,25 @@
-"""A study: the question that a sweep answers, frozen and validated (TOML, read by pydantic).
+"""A study: the question that a sweep answers, frozen and validated by pydantic.
 
-In: the path of a TOML file, or the name of a study that ships, and `key=value` overrides. Out: a `Study`.
-Raises `ValueError` whose every line names a field, the value given and the remedy; unknown keys are refused, with
-the nearest known one named. Nothing here reads the clock, the machine or the environment.
+In: tables of plain values (reading.py reads them from TOML). Out: a `Study`. Raises pydantic's `ValidationError`, whose
+messages name the value and the remedy. Nothing here reads the clock, the machine or the environment.
 """
 
 import hashlib
 import json
 import math
-import tomllib
-from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
+from collections.abc import Iterable
 from functools import cached_property
-from importlib.resources import files
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from sweep.spaces import SPACES, Space, colours_of, get_space, rule_pairs
+from sweep.spaces.checks import nearest
 from sweep.spaces.mlp import MLP_CHECKS
 from sweep.studies.data import Data
 from sweep.studies.recipe import Recipe, preset
-from sweep.studies.scale import Own, Scale
-from sweep.studies.settings import Count, Settings, Share
+from sweep.studies.scale import INHERITED, Own, Scale
+from sweep.studies.settings import Count, Settings, Share, message_of
 
 MAX_TRIALS = 1_000_000  # of one sweep: drawing them takes some minutes and 1.2 GB
 
@@ -40,7 +36,10 @@ LATER_FIELDS: dict[str, tuple[str, ...]] = {
         "cycle_rise", "mixup", "random_erasing",
     ),
     "judging": ("match", "match_strata", "stop_when", "looks"),
-    "scale": ("mlp", "vit"),
+    "scale": (
+        "mlp", "vit", "of", "width_factor", "depth_factor", "trials_per_space", "max_epochs", "grace_epochs",
+        "num_train",
+    ),
     "rerun": ("ensemble",),
     "": ("space",),
 }  # fmt: skip
@@ -207,6 +206,21 @@ class Study(Settings):
     def _recipe(cls, recipe: Any) -> Any:
         return preset(recipe) if isinstance(recipe, str) else recipe
 
+    @field_validator("scale", mode="before")
+    @classmethod
+    def _as_its_original(cls, scales: Any) -> Any:
+        """What a scale with `of` leaves out is as in that scale; who names none is refused later."""
+        if not isinstance(scales, list | tuple):
+            return scales
+        found: dict[str, dict[str, Any]] = {}
+        told = [one.model_dump(exclude_unset=True) if isinstance(one, Scale) else one for one in scales]
+        for number, table in enumerate(told):
+            if isinstance(table, dict):
+                original = found.get(str(table.get("of")), {})
+                told[number] = {key: original[key] for key in INHERITED if key in original} | table
+                found[str(table.get("name", Scale.model_fields["name"].default))] = told[number]
+        return told
+
     @field_validator("scale")
     @classmethod
     def _scales(cls, scales: tuple[Scale, ...]) -> tuple[Scale, ...]:
@@ -214,19 +228,37 @@ class Study(Settings):
         return scales
 
     @model_validator(mode="after")
-    def _batch(self) -> "Study":
-        if self.recipe.num_steps(self.data.num_train) == 0:
-            raise ValueError(
-                f"recipe.batch_size = {self.recipe.batch_size} is more than data.num_train = {self.data.num_train}; "
-                "an epoch would hold no batch: lower one or raise the other"
-            )
+    def _originals(self) -> "Study":
+        names = [scale.name for scale in self.scale]
+        for number, scale in enumerate(self.scale):
+            if scale.of and scale.of not in names[:number]:
+                remedy = nearest(scale.of, names[:number]) if number else "put the scale that it scales before it"
+                raise ValueError(f"of = {scale.of!r} of scale {scale.name!r} names no earlier scale; {remedy}")
+        return self
+
+    @model_validator(mode="after")
+    def _budgets(self) -> "Study":
+        for scale in self.scale:
+            is_own = scale.max_epochs or scale.grace_epochs or scale.num_train
+            for table in (self.stopping_at(scale.name), self.data_at(scale.name)) if is_own else ():
+                try:
+                    type(table).model_validate(table.model_dump())
+                except ValidationError as error:
+                    raise ValueError(f"scale {scale.name!r}: {message_of(error.errors()[0])}") from error
+            num_train = self.data_at(scale.name).num_train
+            if self.recipe.num_steps(num_train) == 0:
+                where = f"scale {scale.name!r}: num_train" if scale.num_train else "data.num_train"
+                raise ValueError(
+                    f"recipe.batch_size = {self.recipe.batch_size} is more than {where} = {num_train}; "
+                    "an epoch would hold no batch: lower one or raise the other"
+                )
         return self
 
     @model_validator(mode="after")
     def _ranges(self) -> "Study":
         others = [table.to_space() for table in self.space if table.name not in self.spaces]
         for scale in self.scale:
-            for space in (*self.design_spaces, *others):
+            for space in (*self.design_spaces, *others) if not scale.of else ():
                 try:
                     space.within(scale.ranges_of(space))
                 except ValueError as error:
@@ -252,13 +284,59 @@ class Study(Settings):
                 "judging.stop_when = 'decided', but no two of the spaces differ by a rule, so there is nothing to "
                 "decide; name two that do, or leave it out"
             )
-        if self.trials_per_space < MIN_TRIALS_AT_LOOK * judging.looks:
+        fewest = min(self.judged_scales, key=lambda scale: self.trials_at(scale.name)).name
+        if self.trials_at(fewest) < MIN_TRIALS_AT_LOOK * judging.looks:
+            where = f" at scale {fewest!r}" if self.get_scale(fewest).of else ""
             raise ValueError(
-                f"judging.looks = {judging.looks} with trials_per_space = {self.trials_per_space}: the first look "
-                f"would come after fewer than {MIN_TRIALS_AT_LOOK} networks of each space; lower looks, or raise "
+                f"judging.looks = {judging.looks} with trials_per_space = {self.trials_at(fewest)}{where}: the first "
+                f"look would come after fewer than {MIN_TRIALS_AT_LOOK} networks of each space; lower looks, or raise "
                 f"trials_per_space to {MIN_TRIALS_AT_LOOK * judging.looks}"
             )
         return self
+
+    def get_scale(self, name: str) -> Scale:
+        return next(scale for scale in self.scale if scale.name == name)
+
+    def lineage(self, name: str) -> tuple[Scale, ...]:
+        """The scale that draws the networks of this one, then those that scale them, this one last."""
+        scale = self.get_scale(name)
+        return (*self.lineage(scale.of), scale) if scale.of else (scale,)
+
+    def stopping_at(self, scale: str) -> Stopping:
+        """`stopping` with the epochs of that scale."""
+        one = self.get_scale(scale)
+        own = {"max_epochs": one.max_epochs, "grace_epochs": one.grace_epochs}
+        return self.stopping.model_copy(update={field: value for field, value in own.items() if value})
+
+    def data_at(self, scale: str) -> Data:
+        """`data` with the training images of that scale."""
+        num_train = self.get_scale(scale).num_train
+        return self.data.model_copy(update={"num_train": num_train}) if num_train else self.data
+
+    def trials_at(self, scale: str) -> int:
+        """How many networks of each space the study has at that scale."""
+        one = self.get_scale(scale)
+        if not one.of:
+            return self.trials_per_space
+        originals = self.trials_at(one.of)
+        return min(originals, one.trials_per_space or originals)
+
+    def is_repeat(self, scale: str) -> bool:
+        """Whether it trains networks of another scale once more, just as there, with other seeds: to measure what one
+        seed does. Its trials are exempt from stopping, and no rule is judged by them."""
+        one = self.get_scale(scale)
+        if not one.of or (one.width_factor, one.depth_factor) != (1, 1):
+            return False
+        conditions = [
+            (self.get_scale(s).resolution, self.stopping_at(s).max_epochs, self.data_at(s).num_train)
+            for s in (scale, one.of)
+        ]
+        return conditions[0] == conditions[1]
+
+    @property
+    def judged_scales(self) -> tuple[Scale, ...]:
+        """Those at which rules are judged: all but repeats."""
+        return tuple(scale for scale in self.scale if not self.is_repeat(scale.name))
 
     @cached_property
     def design_spaces(self) -> tuple[Space, ...]:
@@ -290,11 +368,17 @@ class Study(Settings):
         num_train, num_validation = min(self.data.num_train, 128), min(self.data.num_validation, 100)
         epochs = min(self.stopping.max_epochs, 2)
         stopping = {"max_epochs": epochs, "grace_epochs": 1}
+        most = {"max_epochs": 2, "grace_epochs": 1, "num_train": num_train, "trials_per_space": 1}
+        scales = [
+            scale.model_dump(exclude_unset=True) | {field: min(getattr(scale, field), most[field]) for field in most}
+            for scale in self.scale
+        ]
         return Study.model_validate(
             self.model_dump(exclude_unset=True)
             | {
                 "name": f"{self.name.removesuffix('-smoke')}-smoke",
                 "trials_per_space": 1,
+                "scale": scales,
                 "data": self.data.model_dump() | {"num_train": num_train, "num_validation": num_validation},
                 "recipe": self.recipe.model_dump() | {"batch_size": min(self.recipe.batch_size, 32)},
                 "stopping": self.stopping.model_dump() | stopping,
@@ -305,7 +389,7 @@ class Study(Settings):
 
     @property
     def num_trials(self) -> int:
-        return self.trials_per_space * len(self.spaces) * len(self.scale)
+        return len(self.spaces) * sum(self.trials_at(scale.name) for scale in self.scale)
 
     @property
     def hash(self) -> str:
@@ -337,93 +421,3 @@ def _refuse_doubles(field: str, values: Iterable[str]) -> None:
     for value in values:
         if values.count(value) > 1:
             raise ValueError(f"{field} name {value!r} twice; name each once")
-
-
-def shipped_studies() -> dict[str, Path]:
-    """The studies that come with the package, by name."""
-    folder = Path(str(files("sweep.studies")))
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
-
-
-def load_study(source: str | Path, overrides: Iterable[str] = ()) -> Study:
-    """Read a study from a path or by the name of one that ships; `overrides` are `key=value`, dots for tables."""
-    shipped = shipped_studies()
-    path = shipped.get(str(source), Path(source))
-    if not path.is_file():
-        raise ValueError(
-            f"study: {str(source)!r} is neither a file nor a study that ships ({', '.join(shipped)})"
-            f"{_nearest(str(source), list(shipped))}"
-        )
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"study: {str(path)!r} is not valid TOML: {error}; mend the file") from error
-    for override in overrides:
-        _apply(table, override)
-    return study_from_dict(table)
-
-
-def study_from_dict(table: dict[str, Any]) -> Study:
-    """Validate a table as a study; errors name the field, the value and the remedy, one a line."""
-    try:
-        return Study.model_validate(table)
-    except ValidationError as error:
-        raise ValueError("\n".join(_explain(error))) from error
-
-
-def _apply(table: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key.strip():
-        raise ValueError(f"--set: {override!r} is not key=value; write for example --set stopping.max_epochs=8")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text  # a bare word is a string: quotes rarely survive a shell
-    *parents, last = key.strip().split(".")
-    if parents[:1] == ["recipe"] and isinstance(name := table.get("recipe"), str):
-        try:
-            table["recipe"] = preset(name)  # a table, in which single settings can be changed
-        except ValueError as error:
-            raise ValueError(f"recipe = {name!r}: {error}") from None
-    target: Any = table
-    for parent in parents:
-        target = target[0] if isinstance(target, list) and len(target) == 1 else target
-        if not isinstance(target, dict):
-            raise ValueError(f"--set: {key!r} does not lead to a single table; edit the study file instead")
-        target = target.setdefault(parent, {})
-    target = target[0] if isinstance(target, list) and len(target) == 1 else target
-    if not isinstance(target, dict):
-        raise ValueError(f"--set: {key!r} does not lead to a single table; edit the study file instead")
-    target[last] = value
-
-
-def _explain(error: ValidationError) -> Iterator[str]:
-    for problem in error.errors():
-        where = ".".join(str(part) for part in problem["loc"]) or "study"
-        if problem["type"] == "extra_forbidden":
-            yield f"{where}: unknown key{_nearest(str(problem['loc'][-1]), _keys_at(problem['loc'][:-1]))}"
-        elif problem["type"] == "missing":
-            yield f"{where}: is missing; add it to the study"
-        else:
-            message = problem["msg"].removeprefix("Value error, ")
-            given = problem["input"]
-            shown = "" if isinstance(given, dict) or problem["loc"] == () else f" = {given!r}"
-            yield f"{where}{shown}: {message[0].lower() + message[1:]}"
-
-
-def _keys_at(location: tuple[int | str, ...]) -> list[str]:
-    model: Any = Study
-    for part in location:
-        if isinstance(part, str):
-            annotation = model.model_fields[part].annotation
-            model = next((a for a in (annotation, *get_args(annotation)) if hasattr(a, "model_fields")), None)
-            if model is None:
-                return []
-    return list(model.model_fields)
-
-
-def _nearest(word: str, known: list[str]) -> str:
-    near = get_close_matches(word, known, n=1, cutoff=0.5)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    return f"; known keys: {', '.join(known)}" if known else ""

@@ -93,7 +93,10 @@ _COLUMNS = [
     "metrics.`flops_m`", "metrics.`params_m`", "metrics.`depth`", "params.`widths`", "params.`depths`",
     "params.`group_widths`",
 ]  # fmt: skip
-_SCALE_PARAMS = ("resolution", "flops_min", "flops_max")
+_SCALE_PARAMS = (
+    "of", "width_factor", "depth_factor", "trials_per_space", "resolution", "max_epochs", "grace_epochs", "num_train",
+    "flops_min", "flops_max",
+)  # fmt: skip
 
 Point = tuple[str, float, int, int]
 """A metric point: key, value, timestamp in ms, step."""
@@ -141,7 +144,8 @@ def parent_params(study: Mapping[str, Any]) -> dict[str, str]:
         values = study if table == "" else study.get(table, {})
         params |= {f"{table}.{key}".lstrip("."): values[key] for key in keys if key in values}
     for scale in study.get("scale", []):
-        params |= {f"scale.{scale['name']}.{key}": scale[key] for key in _SCALE_PARAMS if key in scale}
+        told = [key for key in _SCALE_PARAMS if scale.get(key) and (scale.get("of") or not key.endswith("_factor"))]
+        params |= {f"scale.{scale['name']}.{key}": scale[key] for key in told}
     return {key: shown(value) for key, value in params.items()}
 
 

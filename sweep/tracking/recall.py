@@ -126,7 +126,8 @@ def _recall(tracking_uri: str, parent_run_id: str) -> Recalled:
     parent = _find_parent(client, tracking_uri, parent_run_id)
     origin, population = _read_origin(client, parent)
     runs = {run.run_id: run for run in _trial_runs(client, parent)}
-    max_epochs = origin["study"]["stopping"]["max_epochs"]
+    study = origin["study"]
+    max_epochs = max(study["stopping"]["max_epochs"], *(scale.get("max_epochs", 0) for scale in study["scale"]))
     for column, key in content.CURVES.items():
         for run_id, point in _histories(client, tracking_uri, list(runs), key, max_epochs):
             epoch = runs[run_id].epochs.setdefault(point["step"], {"recorded_at_ms": point["timestamp"]})

@@ -25,6 +25,7 @@ from sweep.verify.invariants import (
     check_runs,
 )
 from sweep.verify.journal import DamagedError, JournalRows, UnreadableError, read_journal
+from sweep.verify.looks import check_looks
 from sweep.verify.mlflow import Records, UnreachableError, read_records, strip_credentials
 from sweep.verify.outcomes import check_outcomes
 from sweep.verify.population import check_configurations, check_population
@@ -132,6 +133,7 @@ def _ask_journal(journal: JournalRows, checks: dict[str, Check]) -> None:
     check_outcomes(journal, checks["I1"])
     check_population(journal, checks["I5"])
     check_decisions(journal, checks["I6"])
+    check_looks(journal, checks["I6"])
 
 
 def _ask_mlflow(journal: JournalRows, uri: str, at_work: bool, checks: dict[str, Check], timeout_s: float) -> None:

@@ -35,6 +35,7 @@ def compare_results(journal: JournalRows, other: JournalRows, check: Check) -> N
     if methods != ["synchronous"] * 2:
         check.require(methods[0] == methods[1], f"the method is {methods[0]}, and the other sweep's {methods[1]}")
         return
+    check.require(_looks(journal) == _looks(other), "its looks have shown something else than the other sweep's")
     for place in sorted(journal.decision_at.keys() | other.decision_at.keys()):
         rows = [rows.decision_at.get(place) for rows in (journal, other)]
         _compare(f"{place[0]} at the rung of {place[1]} epochs", rows, ("error_pct", "would_stop"), "decision", check)
@@ -49,6 +50,13 @@ def compare_results(journal: JournalRows, other: JournalRows, check: Check) -> N
         if mine["batch_size"] == theirs["batch_size"]:
             for row, twin in zip(journal.curves[trial_id], other.curves[trial_id]):
                 _compare(f"{trial_id} in epoch {row['epoch']}", [row, twin], _CURVE, "epoch", check)
+
+
+def _looks(journal: JournalRows) -> list[Row]:
+    """Without the moments at which they were taken."""
+    return [
+        {key: value for key, value in look.items() if key != "taken_at_ms"} for look in journal.meta.get("looks", [])
+    ]
 
 
 def _compare(name: str, rows: list[Row | None], columns: tuple[str, ...], what: str, check: Check) -> None:

@@ -16,7 +16,11 @@ def check_decisions(journal: JournalRows, check: Check) -> None:
     _check_sequence(journal, check)
     for trial in journal.trials:
         _check_curve(journal, trial, check)
-    strangers = [row for row in journal.decisions if row["rung_epochs"] not in journal.rungs]
+    strangers = [
+        row
+        for row in journal.decisions
+        if (its := journal.trial_of.get(row["trial_id"])) and row["rung_epochs"] not in journal.rungs_of(its)
+    ]
     check.require(not strangers, f"arrivals at rungs that the study has not: {some(map(_named, strangers))}")
     expected = expect(journal)
     for row in journal.decisions:
@@ -61,13 +65,13 @@ def _check_sequence(journal: JournalRows, check: Check) -> None:
 
 def _check_curve(journal: JournalRows, trial: Row, check: Check) -> None:
     """The trial's arrivals are those of its curve."""
-    trial_id, curve = trial["trial_id"], journal.curves[trial["trial_id"]]
+    trial_id, curve, rungs = trial["trial_id"], journal.curves[trial["trial_id"]], journal.rungs_of(trial)
     arrived_in: dict[int, Row] = {}
     for row in curve:
         if row["val_error_pct"] is None:  # it diverged, and is held against those of the next rung
-            rung = next((rung for rung in journal.rungs if rung >= row["epoch"]), None)
+            rung = next((rung for rung in rungs if rung >= row["epoch"]), None)
         else:
-            rung = row["epoch"] if row["epoch"] in journal.rungs else None
+            rung = row["epoch"] if row["epoch"] in rungs else None
         if rung is not None:
             arrived_in[rung] = row
     for rung, row in arrived_in.items():
@@ -77,7 +81,7 @@ def _check_curve(journal: JournalRows, trial: Row, check: Check) -> None:
         ):
             assert decision is not None
             _check_arrival(journal, trial, row, decision, check)
-    for rung in journal.rungs:
+    for rung in rungs:
         lost_epoch = journal.is_recovered and trial["outcome"] not in ("completed", "stopped", "diverged")
         decision = journal.decision_at.get((trial_id, rung))
         if decision is not None and rung not in arrived_in and not lost_epoch:

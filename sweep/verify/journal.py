@@ -102,14 +102,50 @@ class JournalRows:
         return "recovered_at_ms" in self.meta
 
     @cached_property
-    def rungs(self) -> tuple[int, ...]:
-        """In epochs: the grace period, then each time the reduction factor more, below the full budget."""
-        found: list[int] = []
-        rung = self.stopping["grace_epochs"]
-        while self.stopping["method"] != "none" and rung < self.stopping["max_epochs"]:
-            found.append(rung)
-            rung *= self.stopping["reduction_factor"]
-        return tuple(found)
+    def scales(self) -> dict[str, Row]:
+        """Each scale of the study by name, with the `max_epochs`, `grace_epochs` and `num_train` that hold there."""
+        common = {
+            "max_epochs": self.stopping["max_epochs"],
+            "grace_epochs": self.stopping["grace_epochs"],
+            "num_train": self.study.get("data", {}).get("num_train"),
+        }
+        own = {scale["name"]: {key: scale[key] for key in common if scale.get(key)} for scale in self.study["scale"]}
+        return {scale["name"]: {**scale, **common, **own[scale["name"]]} for scale in self.study["scale"]}
+
+    @cached_property
+    def _rungs(self) -> dict[str, tuple[int, ...]]:
+        rungs: dict[str, tuple[int, ...]] = {}
+        for name, scale in self.scales.items():
+            rung = scale["grace_epochs"]
+            while self.stopping["method"] != "none" and rung < scale["max_epochs"]:
+                rungs[name] = (*rungs.get(name, ()), rung)
+                rung *= self.stopping["reduction_factor"]
+        return rungs
+
+    def rungs_of(self, trial: Row) -> tuple[int, ...]:
+        """In epochs: the grace period of its scale, then each time the reduction factor more, below the full budget."""
+        return self._rungs.get(trial["scale"], ())
+
+    def budget_of(self, trial: Row) -> int:
+        """Its scale's full budget, in epochs."""
+        return self.scales.get(trial["scale"], self.stopping)["max_epochs"]
+
+    def original_of(self, trial: Row) -> Row | None:
+        """The trial whose network this one's is, scaled; None where its scale draws its own, or where it is missing."""
+        scale = self.scales.get(trial["scale"], {})
+        return self._at.get((trial["space"], scale.get("of", ""), trial["draw"]))
+
+    @cached_property
+    def _at(self) -> dict[tuple[str, str, int], Row]:
+        return {(trial["space"], trial["scale"], trial["draw"]): trial for trial in self.trials}
+
+    def is_repeat(self, scale: str) -> bool:
+        """Whether its networks are those of another scale, trained just as there."""
+        here = self.scales.get(scale, {})
+        there = self.scales.get(here.get("of", ""))
+        if there is None or (here.get("width_factor", 1), here.get("depth_factor", 1)) != (1, 1):
+            return False
+        return all(here.get(key) == there.get(key) for key in ("resolution", "max_epochs", "num_train"))
 
     @cached_property
     def trial_of(self) -> dict[str, Row]:
@@ -268,15 +304,73 @@ def _flaws_of_meta(meta: Row) -> Iterator[str]:
             yield f"the study's stopping.{name} is {stopping.get(name)!r}"
     if not _is_int(study.get("trials_per_space"), 1) or not isinstance(study.get("spaces"), list):
         yield f"the study has trials_per_space {study.get('trials_per_space')!r} of spaces {study.get('spaces')!r}"
-    scales = study.get("scale")
-    if not isinstance(scales, list) or not all(isinstance(scale, dict) and "name" in scale for scale in scales):
-        yield f"the study's scale is {scales!r}"
+    yield from _flaws_of_scales(study.get("scale"))
     for extension in meta.get("extensions", []):
         known = extension if isinstance(extension, dict) else {}
         if not (_is_int(known.get("trials"), 1) and isinstance(known.get("spaces"), list)):
             yield f"meta extensions holds {extension!r}"
+    yield from _flaws_of_looks(meta)
     if not _is_int(meta.get("created_at_ms"), 0):
         yield f"meta created_at_ms is {meta.get('created_at_ms')!r}"
+
+
+def _flaws_of_scales(scales: object) -> Iterator[str]:
+    """Fields that came later are missing in older journals."""
+    if not isinstance(scales, list) or not all(isinstance(scale, dict) and "name" in scale for scale in scales):
+        yield f"the study's scale is {scales!r}"
+        return
+    earlier: set[str] = set()
+    for scale in scales:
+        for name in ("max_epochs", "grace_epochs", "num_train", "trials_per_space"):
+            if not _is_int(scale.get(name, 0), 0):
+                yield f"the {name} of scale {scale['name']} is {scale[name]!r}"
+        for name in ("width_factor", "depth_factor"):
+            if not isinstance(factor := scale.get(name, 1), int | float) or not factor > 0:
+                yield f"the {name} of scale {scale['name']} is {factor!r}"
+        if (of := scale.get("of", "")) and of not in earlier:
+            yield f"the scale {scale['name']} is of {of!r}, which is no earlier one"
+        earlier.add(scale["name"])
+
+
+_LOOK = {
+    "number": 1, "num_trials": 1, "num_begun": 0, "num_known": 1, "num_decided": 0, "taken_at_ms": 0,
+}  # fmt: skip
+_COMPARED = {
+    "space_without": str, "space_with": str, "scale": str, "n_without": int, "n_with": int, "effect_pct": _REAL,
+    "p_different": float, "p_equivalent": float,
+}  # fmt: skip
+
+
+def _flaws_of_looks(meta: Row) -> Iterator[str]:
+    looks, decided = meta.get("looks", []), meta.get("decided", {"look": 1, "num_trials": 1})
+    for look in looks if isinstance(looks, list) else [looks]:
+        known = look if isinstance(look, dict) else {}
+        compared = known.get("compared")
+        are_counts = all(_is_int(known.get(name), least) for name, least in _LOOK.items())
+        if not (are_counts and isinstance(compared, list) and _are_epochs(known.get("rung_epochs"))):
+            yield f"meta looks holds {look!r}"
+        elif not all(isinstance(one, dict) and _is_compared(one) for one in compared):
+            yield f"meta looks holds the comparisons {compared!r}"
+    if not (isinstance(decided, dict) and all(_is_int(decided.get(name), 1) for name in ("look", "num_trials"))):
+        yield f"meta decided is {decided!r}"
+    study = meta["study"]
+    judging = study.get("judging", {})
+    if isinstance(judging, dict) and judging.get("stop_when") == "decided":
+        confidence, num_looks = judging.get("confidence"), judging.get("looks")
+        if not (isinstance(confidence, float) and 0 < confidence < 1 and _is_int(num_looks, 2)):
+            yield f"the study's judging has confidence {confidence!r} and looks {num_looks!r}"
+        if not _is_int((study.get("data") or {}).get("num_classes"), 2):
+            yield f"the study's data are {study.get('data')!r}"
+    elif not isinstance(judging, dict):
+        yield f"the study's judging is {judging!r}"
+
+
+def _are_epochs(by_scale: object) -> bool:
+    return isinstance(by_scale, dict) and all(_is_int(number, 1) for number in by_scale.values())
+
+
+def _is_compared(one: Row) -> bool:
+    return all(isinstance(one.get(name), kind) and one.get(name) == one.get(name) for name, kind in _COMPARED.items())
 
 
 def _is_int(value: object, least: int) -> bool:

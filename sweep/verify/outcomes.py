@@ -43,9 +43,10 @@ def _last_words(journal: JournalRows, trial: Row, curve: list[Row]) -> Complaint
     without_error = [row["epoch"] for row in curve if row["val_error_pct"] is None]
     if without_error and (trial["outcome"] != "diverged" or without_error != [curve[-1]["epoch"]]):
         yield f"it is {trial['outcome']} after {len(curve)} epochs, and has no error in epoch {without_error[0]}"
-    if len(curve) > journal.stopping["max_epochs"]:
-        yield f"it has {len(curve)} epochs of {journal.stopping['max_epochs']}"
-    elif len(curve) == journal.stopping["max_epochs"] and trial["outcome"] not in ("completed", "diverged"):
+    budget = journal.budget_of(trial)
+    if len(curve) > budget:
+        yield f"it has {len(curve)} epochs of {budget}"
+    elif len(curve) == budget and trial["outcome"] not in ("completed", "diverged"):
         yield f"it is {trial['outcome']}, but has all of its {len(curve)} epochs"
     decision = journal.decision_at.get((trial["trial_id"], len(curve)))
     if decision and decision["decision"] == "stop" and trial["outcome"] not in ("stopped", "diverged"):
@@ -73,8 +74,8 @@ def _paused(journal: JournalRows, trial: Row, curve: list[Row]) -> Complaints:
 
 
 def _completed(journal: JournalRows, trial: Row, curve: list[Row]) -> Complaints:
-    if len(curve) < journal.stopping["max_epochs"]:
-        yield f"it is completed after {len(curve)} of {journal.stopping['max_epochs']} epochs"
+    if len(curve) < journal.budget_of(trial):
+        yield f"it is completed after {len(curve)} of {journal.budget_of(trial)} epochs"
 
 
 def _stopped(journal: JournalRows, trial: Row, curve: list[Row]) -> Complaints:

@@ -22,7 +22,11 @@ _PER_STAGE = {
 # What tells a network of another family, and the params that tell it in MLflow.
 _OF_FAMILY = {"mlp": ("widths",), "vit": ("num_blocks", "width", "num_heads", "patch")}
 _SHOWN_AS = {"num_blocks": "depth"}
+_PARTS_OF_SIZE = ("stages", "widths", "width", "num_heads", "num_blocks")  # of a network, what scaling changes
 _FORM = re.compile(r"(?P<stratum>/\d+)?(?P<extension>/\+[1-9]\d*)?")
+
+Place = tuple[str, str]
+"""The names of a space and a scale."""
 
 
 def check_population(journal: JournalRows, check: Check) -> None:
@@ -41,28 +45,40 @@ def check_population(journal: JournalRows, check: Check) -> None:
 
 
 def _check_numbers(journal: JournalRows, check: Check) -> None:
-    """Each space has at each scale as many trials as the study and its extensions say, drawn from 0 on."""
-    expected = expected_numbers(journal)
-    draws: dict[tuple[str, str], list[int]] = defaultdict(list)
+    """Each space has at each scale the trials that the study and its extensions say: those that are drawn from 0 on,
+    those that are scaled from them by the numbers of their originals."""
+    expected = expected_draws(journal)
+    draws: dict[Place, list[int]] = defaultdict(list)
     for trial in journal.trials:
         draws[trial["space"], trial["scale"]].append(trial["draw"])
     for space, scale in sorted(expected.keys() | draws.keys()):
-        wanted, found = expected.get((space, scale), 0), sorted(draws[space, scale])
+        wanted, found = expected.get((space, scale), []), sorted(draws[space, scale])
         check.require(
-            len(found) == wanted, f"{space} at scale {scale} has {len(found)} trials, and the study asks for {wanted}"
+            len(found) == len(wanted),
+            f"{space} at scale {scale} has {len(found)} trials, and the study asks for {len(wanted)}",
         )
-        missing = set(range(wanted)) - set(found)
-        check.require(not missing, f"{space} at scale {scale} lacks the draws {some(missing)} of {wanted}")
+        missing = set(wanted) - set(found)
+        check.require(not missing, f"{space} at scale {scale} lacks the draws {some(missing)} of {len(wanted)}")
 
 
-def expected_numbers(journal: JournalRows) -> Counter[tuple[str, str]]:
-    """Space and scale -> number of trials."""
-    expected: Counter[tuple[str, str]] = Counter()
+def expected_draws(journal: JournalRows) -> dict[Place, list[int]]:
+    """The numbers of the trials, as the study and then each extension added them."""
+    exempt = {(trial["space"], trial["scale"], trial["draw"]) for trial in journal.trials if trial["audited"]}
+    expected: dict[Place, list[int]] = defaultdict(list)
     asked = [{"spaces": journal.study["spaces"], "trials": journal.study["trials_per_space"]}]
     for part in asked + journal.meta.get("extensions", []):
         for scale in journal.study["scale"]:
+            name, of, most = scale["name"], scale.get("of"), scale.get("trials_per_space")
             for space in part["spaces"]:
-                expected[space, scale["name"]] += part["trials"]
+                here = expected[space, name]
+                if not of:
+                    here += range(len(here), len(here) + part["trials"])
+                    continue
+                # Of a part of the originals: first those that the lottery exempted there, then in the order of draws.
+                left = sorted(
+                    ((space, of, draw) not in exempt, draw) for draw in expected[space, of] if draw not in set(here)
+                )
+                here += [draw for _, draw in left][: max(0, most - len(here)) if most else None]
     return expected
 
 
@@ -79,7 +95,10 @@ def _complaints(journal: JournalRows, trial: Row) -> Iterator[str]:
         yield f"it has {trial['flops']} flops, {trial['params']} params and {trial['activations']} activations"
     if trial["audited"] not in (0, 1):
         yield f"its audited is {trial['audited']}"
+    if journal.is_repeat(trial["scale"]) and not trial["audited"]:
+        yield f"the scale {trial['scale']} is a repeat, and it is not exempt from stopping"
     yield from _wrong_cohort(journal, trial)
+    yield from _unlike_its_original(journal, trial)
 
 
 def _wrong_cohort(journal: JournalRows, trial: Row) -> Iterator[str]:
@@ -98,14 +117,47 @@ def _wrong_cohort(journal: JournalRows, trial: Row) -> Iterator[str]:
 
 
 def _stratum(journal: JournalRows, trial: Row) -> str | None:
-    """The band of flops, of equal ratio, where the study asks for several."""
+    """The band of flops, of equal ratio, where the study asks for several: that of the network which was drawn."""
     num_strata = journal.stopping.get("flops_strata", 1)
-    scale = next((scale for scale in journal.study["scale"] if scale["name"] == trial["scale"]), None)
-    if num_strata == 1 or scale is None or trial["flops"] <= 0:
+    while (original := journal.original_of(trial)) is not None:
+        trial = original
+    scale = journal.scales.get(trial["scale"])
+    if num_strata == 1 or scale is None or scale["flops_min"] is None or trial["flops"] <= 0:
         return None
     low, high = scale["flops_min"], scale["flops_max"]
     share = math.log(trial["flops"] / low) / math.log(high / low)
     return f"/{min(int(share * num_strata), num_strata - 1)}"
+
+
+def _unlike_its_original(journal: JournalRows, trial: Row) -> Iterator[str]:
+    """A scaled network has its original's parts, and as many blocks as the factor says (widths are rounded to what
+    groups allow, which is not worked out here); where both factors are 1 it is the same."""
+    original = journal.original_of(trial)
+    if original is None:
+        return
+    name, scale = original["trial_id"], journal.scales[trial["scale"]]
+    try:
+        mine, its = (json.loads(row["architecture"]) for row in (trial, original))
+        depths = [max(1, math.floor(depth * scale["depth_factor"] + 0.5)) for depth in _depths(its)]
+        if (scale["width_factor"], scale["depth_factor"]) == (1, 1) and mine != its:
+            yield f"its network is not that of {name}"
+        elif _depths(mine) != depths:
+            yield f"its network has {_depths(mine)} blocks, and {name} scaled has {depths}"
+        elif _parts(mine) != _parts(its):
+            yield f"its network has other parts than {name}"
+    except (ValueError, KeyError, TypeError, AttributeError):  # said already
+        return
+
+
+def _depths(network: dict[str, Any]) -> list[int]:
+    if "stages" in network:
+        return [stage["depth"] for stage in network["stages"]]
+    return [network["num_blocks"] if "num_blocks" in network else len(network["widths"])]
+
+
+def _parts(network: dict[str, Any]) -> dict[str, Any]:
+    ratios = [stage["bottleneck_ratio"] for stage in network.get("stages", [])]
+    return {key: value for key, value in network.items() if key not in _PARTS_OF_SIZE} | {"bottleneck_ratios": ratios}
 
 
 def _numbers(trial: Row) -> dict[str, list[Any]] | None:

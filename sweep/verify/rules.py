@@ -152,7 +152,7 @@ def _synchronous(journal: JournalRows) -> Expected:
         exempt = {trial["trial_id"] for trial in trials if trial["audited"]}
         awaited: set[str] | None = {trial["trial_id"] for trial in trials}
         since: Span = (0, 0)
-        for rung in journal.rungs:
+        for rung in journal.rungs_of(trials[0]):  # a cohort is of one scale
             here = arrived[cohort, rung]
             if awaited is not None and awaited <= here.keys() | departures.keys():
                 since = _decided(here, awaited, departures, since)

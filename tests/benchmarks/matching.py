@@ -32,7 +32,7 @@ def main(num_populations: int) -> None:
         rng = np.random.default_rng(num)
         nothing = [synthetic.confounded(rng, num) for _ in range(num_populations)]
         helps = [synthetic.confounded(rng, num, effect_pct=-SAVED_PCT) for _ in range(num_populations)]
-        compared = [sum(len(s.without) + len(s.with_) for s in matched(*sample)) for sample in nothing]
+        compared = [sum(s.without.num + s.with_.num for s in matched(*sample)) for sample in nothing]
         row = {
             "networks_per_space": num,
             "populations": num_populations,

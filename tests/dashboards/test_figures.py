@@ -78,6 +78,24 @@ def test_forest_without_effects_keeps_its_rows():
     assert len(figure.layout.yaxis.ticktext) == 3
 
 
+def test_curves_are_drawn_to_the_budget_of_their_scale_with_its_rungs():
+    tables = synthetic.with_scale(sweep(scales=("small", "large")), 1, flops_min=4e5, flops_max=8e5, max_epochs=12)
+    for scale, most, rungs in (("small", 4, {2}), ("large", 12, {2, 4, 8})):
+        figure = figures.curves_figure(tables, scale=scale)
+        assert figure.layout.xaxis.range[1] == most + 0.3
+        assert {shape.x0 for shape in figure.layout.shapes} == rungs
+    titles = [annotation.text for annotation in figures.flops_figure(tables, scale="large", epoch=2).layout.annotations]
+    assert titles == ["after 2 epochs: all networks", "after 12 epochs: survivors and audited"]
+
+
+def test_the_summary_has_no_panel_for_a_repeat(tmp_path):
+    again = synthetic.with_scale(sweep(scales=("small", "again")), 1, of="small")
+    one = replace(again, metadata=again.metadata | {"study": synthetic.study()})
+    for tables, name in ((again, "again.png"), (one, "one.png")):
+        figures.summary_png(tables, judged(tables), tmp_path / name)
+    assert (tmp_path / "again.png").read_bytes() == (tmp_path / "one.png").read_bytes()
+
+
 def test_curves_are_one_trace_a_space_held_apart_by_gaps():
     tables = sweep()
     figure = figures.curves_figure(tables, scale="small")

@@ -174,6 +174,31 @@ def test_a_sweep_that_was_extended_counts_all_its_networks(tables):
     assert "8 of 80 networks are still to train" in text
 
 
+def test_scales_are_told_with_what_they_have_of_their_own():
+    """Large: the networks of small, wider, for longer and on more images; again: those of small once more."""
+    tables = synthetic.tables(rng=np.random.default_rng(0), scales=("small", "large", "again"))
+    own = {"of": "small", "width_factor": 2.0, "max_epochs": 16, "grace_epochs": 4, "num_train": 9000}
+    tables = synthetic.with_scale(synthetic.with_scale(tables, 1, **own), 2, of="small", trials_per_space=12)
+    draws = [{"space": "anynet_c", "scale": "large", "num_draws": 0, "rejected": {}, "scaled_from": "small"}]
+    tables = replace(tables, metadata=tables.metadata | {"draws": draws})
+    page = Page(render_report(tables, judged(tables)))
+    assert (
+        "240 networks from 4 design spaces at each of 2 scales, trained on 5,000 or 9,000 images of fashion_mnist for "
+        "up to 4 or 16 epochs, errors on 2,500 other images." in page.text
+    )
+    assert "what one seed does: 12 of scale small (again); no rule is judged by them" in page.text
+    assert re.search(
+        r"28 px, \d.* flops, up to 16 epochs, 9,000 images, the networks of small, widths × 2, depths × 1", page.text
+    )
+    assert page.text.count("2 of 4 epochs") >= 3
+    assert page.text.count("2 of 16 epochs") >= 3
+    assert "completed all 16 epochs" in page.text
+    assert "AnyNet C at large scaled from small" in page.text
+    assert "Error distributions at scale large" in {tag.get("aria-label") for tag in page.all("figure")}
+    assert "Error distributions at scale again" not in {tag.get("aria-label") for tag in page.all("figure")}
+    assert "again" in page.text[page.text.index("What it cost") :]
+
+
 def test_survivors_are_called_so(page):
     assert "survivors of early stopping" in page.text
     assert "all networks, none of them chosen by early stopping" in page.text

@@ -7,7 +7,7 @@ import pytest
 import synthetic
 
 from dashboards import words
-from sweep.statistics import Verdict, judge, judge_study, looks_taken
+from sweep.statistics import Verdict, judge, judge_study, looks_taken, study_of
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +80,16 @@ def test_each_scale_has_its_sentence():
     first, second = words.answers(two, verdicts)
     assert first.startswith("After 2 epochs at scale small, ")
     assert second.startswith("After 2 epochs at scale large, ")
+
+
+def test_a_repeat_of_a_scale_has_no_sentence():
+    two = synthetic.tables(rng=np.random.default_rng(0), scales=("small", "again"))
+    again = synthetic.with_scale(two, 1, of="small")
+    verdicts = judge(again, margin_pct=0.5, confidence=0.95, num_bootstrap=999, seed=1)
+    (answer,) = words.answers(again, verdicts)
+    assert answer.startswith("After 2 epochs, ")
+    assert words.repeats_text(study_of(again)).startswith("Of each space, networks were trained once more")
+    assert words.repeats_text(study_of(two)) == ""
 
 
 def test_one_space_is_no_question(tables):

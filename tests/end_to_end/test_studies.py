@@ -20,7 +20,7 @@ def test_the_smoke_form_goes_the_whole_way(name, sweep_cli, tmp_path):
     pairs = [(pair.rule, pair.space_without, pair.space_with) for pair in rule_pairs(study.design_spaces)]
     found = json.loads((tmp_path / "run" / "verdicts.json").read_text(encoding="utf-8"))
     verdicts = [(v["rule"], v["space_without"], v["space_with"]) for v in found]
-    assert sorted(verdicts) == sorted(pairs * len(study.scale))
+    assert sorted(verdicts) == sorted(pairs * len(study.judged_scales))
     client = MlflowClient(summary["tracking_uri"])
     runs = client.search_runs([summary["experiment_id"]], max_results=1000)
     assert len(runs) == study.num_trials + 1

@@ -128,9 +128,11 @@ def test_mlflow_away_in_every_way(tmp_path, sweep_cli, undisturbed, injected):
 def trained_alone(trial, study, cache):
     """The curve of a trial that is trained here, without a sweep."""
     files = prepare(resolution=study.scale[0].resolution, cache=cache)
-    sizes = {"num_train": study.data.num_train, "num_validation": study.data.num_validation}
+    data = study.data_at(trial["scale"])
+    sizes = {"num_train": data.num_train, "num_validation": data.num_validation}
     split = open_split(files, seed=study.seed, **sizes)
-    network, num_epochs = Architecture.from_json(trial["architecture"]), study.stopping.max_epochs
+    network = Architecture.from_json(trial["architecture"])
+    num_epochs = study.stopping_at(trial["scale"]).max_epochs
     results = Trial(network, study.recipe, split, num_epochs=num_epochs, seed=trial["seed"]).run()
     return [(result.epoch, result.train_loss, result.val_loss, result.val_error_pct) for result in results]
 

@@ -26,7 +26,8 @@ ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
 PAGES = ("README.md", "CHANGELOG.md", "docker/README.md")
 VERBS = ("doctor", "spaces", "show", "plan", "launch", "status", "stop", "judge", "report", "rerun", "ui",
-         "recover", "submit", "attach", "cluster", "serve", "extend", "logs", "sync", "verify", "export")  # fmt: skip
+         "recover", "submit", "attach", "cluster", "serve", "extend", "logs", "sync", "verify", "export",
+         "simulate")  # fmt: skip
 
 
 class Block(NamedTuple):

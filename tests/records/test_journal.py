@@ -146,12 +146,12 @@ def test_trials_that_have_not_begun_end_together(journal):
 
 
 def test_on_their_way_are_those_of_the_first_that_have_neither_ended_nor_come_so_far(journal):
-    assert journal.num_on_their_way(4, 1) == 4
+    assert journal.num_on_their_way(4, {"small": 1}) == 4
     journal.record(epoch_row(T0, 1), None, "running")
     journal.record(epoch_row(T1, 1), None, "paused")
     journal.leave(T3, "cancelled")
-    assert [journal.num_on_their_way(num, 1) for num in range(5)] == [0, 0, 0, 1, 1]
-    assert journal.num_on_their_way(4, 2) == 3
+    assert [journal.num_on_their_way(num, {"small": 1}) for num in range(5)] == [0, 0, 0, 1, 1]
+    assert journal.num_on_their_way(4, {"small": 2, "large": 1}) == 3
 
 
 def test_trials_are_added_all_or_none(journal):

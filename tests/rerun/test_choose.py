@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
+import pyarrow as pa
 import pytest
-from rerun.small_sweep import ERRORS_PCT, make_journal
+from rerun.small_sweep import BEST, ERRORS_PCT, make_journal, study
 
 import sweep
 from sweep.records import Journal, from_journal
@@ -23,6 +24,17 @@ def test_the_best_first_and_never_one_that_was_stopped(tables):
 
 def test_a_network_drawn_twice_is_one_candidate(tables):
     assert [candidate.trial_id[-1] for candidate in choose(tables, 9)] == ["1", "0", "2"]
+
+
+def test_a_repeat_of_a_scale_gives_no_second_chance(tables):
+    """The best network as the repeat had it, and the others at the scale itself."""
+    scales = study().to_dict()["scale"]
+    told = study(scale=[*scales, {"name": "again", "of": "small"}]).to_dict()
+    rows = [row | {"scale": "again" if row["trial_id"] == BEST else "small"} for row in tables.trials.to_pylist()]
+    repeated = replace(
+        tables, trials=pa.Table.from_pylist(rows, tables.trials.schema), metadata=tables.metadata | {"study": told}
+    )
+    assert [candidate.trial_id[-1] for candidate in choose(repeated, 9)] == ["0", "2"]
 
 
 def test_a_sweep_in_which_nothing_was_completed_has_no_best(tables):

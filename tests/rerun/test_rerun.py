@@ -121,6 +121,17 @@ def test_more_workers_than_images_or_slots_are_refused():
         full_scale.check_workers(11, place_of(20, recipe=left_over))
 
 
+def test_candidates_are_confirmed_at_the_budget_of_their_scale(tmp_path):
+    large = {"name": "large", "of": "small", "width_factor": 2.0, "max_epochs": 7, "num_train": 320}
+    asked = study(scale=[*study().to_dict()["scale"], large])
+    place = replace(place_of(1), study=asked, run_dir=tmp_path, store=lambda name: FolderStore(tmp_path / name))
+    candidates = [
+        Candidate("t", "anynet_d", scale, network(1).id, network(1).to_json(), 20.0) for scale in ("small", "large")
+    ]
+    jobs = [confirm._job(candidate, 0, place) for candidate in candidates]
+    assert [(job.num_epochs, job.num_train) for job in jobs] == [(3, 192), (7, 320)]
+
+
 def test_a_divergence_counts_as_chance(tmp_path):
     place = replace(place_of(1), run_dir=tmp_path, store=lambda name: FolderStore(tmp_path / name))
     candidate = Candidate(BEST, "anynet_d", "small", network(1).id, network(1).to_json(), 20.0)

@@ -46,15 +46,17 @@ def study_of(method: str, *, settings: dict[str, Any] | None = None, **stopping:
     )
 
 
-def draw(study: Study, first: int, num: int, *, cohort: str = "{space}/small") -> list[TrialRow]:
-    """`num` trials of each space; every fifth is audited."""
-    rows = []
+def draw(study: Study, first: int, num: int, *, cohort: str = "{space}/{scale}") -> list[TrialRow]:
+    """`num` trials of each space at each scale; every fifth is audited, and all of a repeat."""
+    rows: list[TrialRow] = []
+    places = [(space, scale.name) for space in study.spaces for scale in study.scale]
     for number in range(first, first + num):
-        for space in study.spaces:
+        for space, scale in places:
             rows.append(
                 trial_row(
-                    number, trial_id=f"{space}-small-{number:04d}", space=space, cohort=cohort.format(space=space),
-                    launch_order=first * len(study.spaces) + len(rows), audited=number % 5 == 0,
+                    number, trial_id=f"{space}-{scale}-{number:04d}", space=space, scale=scale,
+                    cohort=cohort.format(space=space, scale=scale), launch_order=first * len(places) + len(rows),
+                    audited=number % 5 == 0 or study.is_repeat(scale),
                 )
             )  # fmt: skip
     return rows
@@ -236,14 +238,14 @@ def table(run_dir: Path) -> dict[str, list[tuple[Any, ...]]]:
 
 def check_rows(run_dir: Path, study: Study, num_trials: int) -> None:
     """Every row that must be there stands there once, and no other."""
-    rungs, most = study.stopping.rungs, study.stopping.max_epochs
-    trials = ask(run_dir, "SELECT trial_id, outcome, audited, attempts, architecture FROM trials ORDER BY 1")
+    trials = ask(run_dir, "SELECT trial_id, outcome, audited, attempts, scale, architecture FROM trials ORDER BY 1")
     assert len(trials) == num_trials
     assert all(architecture == ARCHITECTURE.to_json() for *_, architecture in trials)
     decided = {(name, rung): (error, would_stop) for name, rung, error, would_stop in ask(
         run_dir, "SELECT trial_id, rung_epochs, error_pct, would_stop FROM decisions")}  # fmt: skip
     promoted = set(ask(run_dir, "SELECT trial_id, rung_epochs FROM promotions"))
-    for trial_id, outcome, audited, attempts, _ in trials:
+    for trial_id, outcome, audited, attempts, scale, _ in trials:
+        rungs, most = study.stopping_at(scale).rungs, study.stopping_at(scale).max_epochs
         curve = ask(run_dir, "SELECT epoch, val_error_pct, checkpoint, attempt FROM epochs WHERE trial_id = ?"
                              " ORDER BY epoch", trial_id)  # fmt: skip
         numbers = [epoch for epoch, *_ in curve]

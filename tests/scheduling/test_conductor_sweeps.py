@@ -143,7 +143,7 @@ def extend(run_dir, study, first: int, num: int, method: str) -> None:
     """As `sweep extend` does, from another process."""
     with Journal.open(run_dir) as journal:
         extensions = [*journal.get("extensions", []), {"spaces": list(study.spaces), "trials": num}]
-        cohort = f"{{space}}/small/+{len(extensions)}" if method == "synchronous" else "{space}/small"
+        cohort = f"{{space}}/{{scale}}/+{len(extensions)}" if method == "synchronous" else "{space}/{scale}"
         journal.add_trials(draw(study, first, num, cohort=cohort), extensions=extensions)
 
 
@@ -174,6 +174,44 @@ def test_a_sweep_that_is_drained_again_and_again_comes_to_the_same_end(memory_pa
     run_to_the_end(run_dir, seed=99)
     check(run_dir, study)
     assert ask(run_dir, "SELECT sum(machine_failures) FROM trials") == [(0,)]
+
+
+SCALES = [
+    {"name": "small", "flops_min": 4e5, "flops_max": 8e5},
+    {"name": "large", "of": "small", "width_factor": 2.0, "max_epochs": 20, "grace_epochs": 2},
+    {"name": "again", "of": "small", "trials_per_space": 4},
+]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_each_scale_has_rungs_and_a_budget_of_its_own(memory_path, method):
+    """Rungs 1 and 3 of 9, or 2, 6 and 18 of 20; of a repeat nothing is stopped."""
+    study = study_of(method, settings={"scale": SCALES, "max_machine_failures": 1000})
+    tables = []
+    for seed in range(3):
+        run_dir = make_sweep(memory_path / str(seed), study, NUM)
+        run_to_the_end(run_dir, seed=seed, kills=3 * seed, faults=0.03)
+        check(run_dir, study, 6 * NUM)
+        tables.append(table(run_dir))
+    assert method in ("asha", "asha_promotion") or all(other == tables[0] for other in tables)
+    longest = dict(ask(run_dir, "SELECT scale, max(epoch) FROM epochs JOIN trials USING (trial_id) GROUP BY 1"))
+    assert longest == {"small": 9, "large": 20, "again": 9}
+    rungs = ask(run_dir, "SELECT DISTINCT scale, rung_epochs FROM decisions JOIN trials USING (trial_id) ORDER BY 1, 2")
+    expected = {"again": (1, 3), "large": (2, 6, 18), "small": (1, 3)}
+    assert rungs == [] if method == "none" else rungs == [(s, r) for s, all_ in expected.items() for r in all_]
+    ends = ask(run_dir, "SELECT DISTINCT scale FROM trials WHERE outcome = 'stopped' ORDER BY 1")
+    assert ends == ([] if method == "none" else [("large",), ("small",)])
+
+
+def test_an_extension_has_the_rungs_of_its_scale(memory_path):
+    study = study_of("synchronous", settings={"scale": SCALES})
+    run_dir = make_sweep(memory_path, study, 6)
+    session = Session(run_dir, seed=1)
+    for _ in range(40):
+        session.step()
+    extend(run_dir, study, 6, 6, "synchronous")
+    assert session.run()
+    check(run_dir, study, 6 * 12)
 
 
 def test_the_curves_have_what_these_tests_are_about():

@@ -37,6 +37,12 @@ def clear(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(simulated, "error_pct", error_pct)
 
 
+@pytest.fixture
+def alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both spaces have networks of the same errors."""
+    monkeypatch.setattr(simulated, "error_pct", lambda trial_id, epoch: 20 + int(trial_id[-4:]) % 8 + 4 / epoch)
+
+
 class Watched(Session):
     """A session whose supervisor takes looks, in the same process: what kills the one kills the other."""
 
@@ -99,7 +105,31 @@ def test_a_clear_effect_ends_a_sweep_and_what_had_begun_goes_on_to_its_end(memor
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_without_a_clear_effect_all_are_trained_and_looked_at(memory_path, method):
+def test_a_look_waits_for_the_first_rung_of_each_scale_and_judges_no_repeat(memory_path, method):
+    scales = [
+        {"name": "small", "flops_min": 4e5, "flops_max": 8e5},
+        {"name": "large", "of": "small", "width_factor": 2.0, "max_epochs": 12, "grace_epochs": 4},
+        {"name": "again", "of": "small"},
+    ]
+    study = looked_at(method, scale=scales)
+    run_dir = make_sweep(memory_path, study, NUM)
+    assert Watched(run_dir, seed=2).run()
+    check_rows(run_dir, study, 6 * NUM)
+    looks = recorded(run_dir)
+    assert [look["num_trials"] for look in looks] == [24, 48, 72]
+    small, large = (9, 12) if method == "none" else (1, 4)
+    assert looks[0]["rung_epochs"] == {"small": small, "large": large, "again": small}
+    assert [one["scale"] for one in looks[0]["compared"]] == ["small", "large"]
+    arrived = ask(
+        run_dir, "SELECT count(*) FROM epochs JOIN trials USING (trial_id) WHERE launch_order < 24 AND scale = 'large'"
+        " AND epoch = ? AND outcome != 'failed'", large
+    )  # fmt: skip
+    compared = looks[0]["compared"][1]
+    assert compared["n_without"] + compared["n_with"] >= arrived[0][0] > 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_without_an_effect_all_are_trained_and_looked_at(memory_path, alike, method):
     study = looked_at(method)
     run_dir = make_sweep(memory_path, study, NUM)
     assert Watched(run_dir, seed=2).run()
@@ -204,7 +234,7 @@ def test_looks_are_asked_of_the_journal_once_a_second(memory_path, monkeypatch):
         for _ in range(10):
             looks()
             clock.now_s += 0.25
-    assert asked == [(8, 1)] * 3
+    assert asked == [(8, {"small": 1})] * 3
 
 
 # ---- word by word ----------------------------------------------------------------------------------------------------
@@ -281,7 +311,7 @@ def test_a_study_that_is_judged_at_its_end_heeds_no_looks(begin):
 # ---- what is told ----------------------------------------------------------------------------------------------------
 
 
-def test_how_the_looks_stand_is_told_in_a_line(memory_path):
+def test_how_the_looks_stand_is_told_in_a_line(memory_path, alike):
     run_dir = make_sweep(memory_path, looked_at("asha"), NUM)
     session = Watched(run_dir, seed=2)
     lines = [told(standing(session.journal))]

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from scaled import AGAIN, LARGE, LARGER, scaled_study
 
 from sweep.records import Journal
 from sweep.records.lease import held
@@ -148,6 +149,65 @@ def test_the_forecast_is_that_of_all_trials_however_they_came(tmp_path):
     extend(tmp_path, trials=2)
     larger = study.model_copy(update={"trials_per_space": 6})
     assert meta_of(tmp_path)["forecast"]["epochs_high"] == forecast(larger, draw_population(larger)[0]).epochs_high
+
+
+def numbers(folder: Path, space: str = "anynet_d") -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for row in rows_of(folder).values():
+        if row["space"] == space:
+            found[row["scale"]] = sorted([*found.get(row["scale"], []), row["draw"]])
+    return found
+
+
+@pytest.mark.parametrize("method", ["asha", "synchronous"])
+def test_scaled_scales_grow_with_their_original(tmp_path, method):
+    """All that is not a part: the trials of a larger study, whichever way they came."""
+    other = {"name": "deep", "of": "large", "depth_factor": 2}
+    small, large = tmp_path / "small", tmp_path / "large"
+    for folder, num in ((small, 4), (large, 7)):
+        folder.mkdir()
+        launch(folder, scaled_study(LARGE, other, num=num, method=method))
+    assert extend(small, trials=1).added == 6
+    assert extend(small, trials=2, spaces=("anynet_d",)).added == 6
+    assert extend(small, trials=2, spaces=("anynet_c",)).total == 2 * 3 * 7
+    if method == "asha":
+        assert drawn(rows_of(small)) == drawn(rows_of(large))
+    assert {trial_id: row["architecture"] for trial_id, row in rows_of(small).items()} == {
+        trial_id: row["architecture"] for trial_id, row in rows_of(large).items()
+    }
+    assert numbers(small) == {scale: list(range(7)) for scale in ("small", "large", "deep")}
+
+
+def test_a_part_stays_and_is_filled_up_where_it_was_short(tmp_path):
+    parts = [LARGER | {"trials_per_space": 9}, AGAIN]
+    launch(tmp_path, scaled_study(LARGE, *parts, num=4))
+    before = rows_of(tmp_path)
+    assert numbers(tmp_path)["larger"] == [0, 1, 2, 3]  # all that there were
+    extend(tmp_path, trials=3)
+    assert numbers(tmp_path)["larger"] == list(range(7))
+    extend(tmp_path, trials=6)
+    found = numbers(tmp_path)
+    rows = rows_of(tmp_path)
+    later = sorted(range(7, 13), key=lambda draw: (not rows[f"anynet_d-large-{draw:04d}"]["audited"], draw))[:2]
+    assert found["larger"] == sorted([*range(7), *later])
+    assert found["again"] == sorted(
+        row["draw"] for row in before.values() if (row["scale"], row["space"]) == ("again", "anynet_d")
+    )
+    assert before.items() <= rows_of(tmp_path).items()
+
+
+def test_a_new_space_has_its_scaled_networks_too(tmp_path):
+    launch(tmp_path, scaled_study(LARGE, LARGER, AGAIN, num=4))
+    extend(tmp_path, trials=2, spaces=("anynet_e",))
+    assert {scale: len(draws) for scale, draws in numbers(tmp_path, "anynet_e").items()} == {
+        "small": 2, "large": 2, "larger": 2, "again": 2
+    }  # fmt: skip
+    extend(tmp_path, trials=3, spaces=("anynet_e",))
+    assert {scale: len(draws) for scale, draws in numbers(tmp_path, "anynet_e").items()} == {
+        "small": 5, "large": 5, "larger": 3, "again": 2
+    }  # fmt: skip
+    told = {(draw["space"], draw["scale"]): draw["scaled_from"] for draw in meta_of(tmp_path)["draws"]}
+    assert told["anynet_e", "larger"] == "large"
 
 
 # -- in which state ------------------------------------------------------------------------------------------------

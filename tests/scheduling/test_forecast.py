@@ -6,11 +6,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from scaled import AGAIN, LARGE, scaled_study
 
 from cluster.profile import Storage
-from sweep.scheduling.asha import Promotion, Synchronous
-from sweep.scheduling.forecast import forecast, play_arrivals, play_halving, state_bytes
+from sweep.scheduling.asha import Cohort, Synchronous
+from sweep.scheduling.forecast import forecast, play_halving, state_bytes
 from sweep.scheduling.population import draw_population
+from sweep.scheduling.replay import Trials, names, play
 from sweep.spaces import Architecture
 from sweep.studies import Recipe, Stopping, load_study
 from sweep.training.data import Split
@@ -33,7 +35,7 @@ def test_without_stopping_it_is_exact():
     study = study_of("none")
     cost = forecast_of(study)
     assert cost.epochs_low == cost.epochs_high == cost.epochs_if_all_completed == 24 * study.stopping.max_epochs
-    assert cost.rung_epochs == ()
+    assert (cost.rung_epochs, cost.max_epochs) == ({"small": ()}, {"small": 6})
 
 
 @pytest.mark.parametrize("method", ["asha", *PAUSING])
@@ -66,6 +68,45 @@ def test_the_modes_cost_what_their_rules_say():
     assert means["synchronous"] <= means["asha_promotion"] < means["asha"] < means["none"]
 
 
+# -- scales of different budgets -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_each_scale_costs_what_it_costs_alone(method):
+    """Small, large with twice the epochs and images, and a repeat that is trained to the end."""
+    scales = [LARGE | {"max_epochs": 12, "grace_epochs": 1}, AGAIN | {"trials_per_space": 6}]
+    study = scaled_study(*scales, num=12, method=method, audit_fraction=0.0)
+    cost = forecast_of(study)
+    assert cost.max_epochs == {"small": 6, "large": 12, "again": 6}
+    assert cost.rung_epochs == dict.fromkeys(cost.max_epochs, () if method == "none" else (1, 4))
+    assert cost.epochs_if_all_completed == 2 * (12 * 6 + 12 * 12 + 6 * 6)
+    if method == "synchronous":  # of twelve, three go on from epoch 1 and one from epoch 4
+        small, large = 9 * 1 + 2 * 4 + 6, 9 * 1 + 2 * 4 + 12
+        assert cost.epochs_low == cost.epochs_high == 2 * (small + large + 6 * 6)
+    assert (method == "none") == (cost.epochs_high == cost.epochs_if_all_completed)
+    trials = draw_population(study)[0]
+    alone = [forecast(study, [t for t in trials if t.scale == scale]) for scale in cost.max_epochs]
+    assert cost.epochs_mean == pytest.approx(sum(part.epochs_mean for part in alone), rel=0.03)
+    assert cost.device_hours_high == pytest.approx(sum(part.device_hours_high for part in alone), rel=0.1)
+    if method in PAUSING:
+        assert cost.disk.waiting_bytes == sum(part.disk.waiting_bytes for part in alone) > 0
+
+
+def test_hours_count_the_images_of_each_scale():
+    images = {"num_train": 3000}
+    few, many = (forecast_of(scaled_study(LARGE | more, method="none")) for more in (images, {}))
+    trials = [trial for trial in draw_population(scaled_study(LARGE))[0] if trial.scale == "large"]
+    more = 12 * 3 * 6000 * sum(trial.flops for trial in trials) / 2.5e9 / 3600
+    assert many.device_hours_high - few.device_hours_high == pytest.approx(more)
+
+
+def test_only_scales_with_rungs_wait_at_them():
+    study = scaled_study(LARGE | {"grace_epochs": 12}, method="synchronous")
+    trials = draw_population(study)[0]
+    states = [state_bytes(t.params, t.architecture, Recipe()) for t in trials if t.scale == "small"]
+    assert forecast(study, trials).disk.waiting_bytes == sum(states)
+
+
 # -- the simulation against the rules --------------------------------------------------------------------------------
 
 
@@ -76,29 +117,20 @@ def test_halving_at_once_is_the_rule_played_arrival_by_arrival(seed, eta):
     stopping = Stopping(method="synchronous", max_epochs=20, reduction_factor=eta)
     cohorts, audited, merits = rng.integers(3, size=40), rng.random(40) < 0.2, rng.random(40)
     members = {
-        str(cohort): {str(i): bool(audited[i]) for i in np.flatnonzero(cohorts == cohort)} for cohort in range(3)
+        str(cohort): {names(40)[i]: bool(audited[i]) for i in np.flatnonzero(cohorts == cohort)} for cohort in range(3)
     }
-    rule = Synchronous(eta, stopping.rungs, members)
-    order = rng.permutation(40).tolist()
-    played = play_arrivals(rule, stopping, list(map(str, cohorts.tolist())), audited.tolist(), merits.tolist(), order)
-    np.testing.assert_array_equal(play_halving(stopping, cohorts, audited, merits), played)
-
-
-def test_promotion_by_hand():
-    """Eta 2, rungs 1 and 2 of 4. The best of two goes on from rung 1, whichever arrived first; at rung 2 the second to
-    arrive earns a place for the better one of both. Who waits stays where it is."""
-    stopping = Stopping(method="asha_promotion", max_epochs=4, reduction_factor=2)
-    merits = [0.4, 0.3, 0.1, 0.2]
-    epochs = play_arrivals(Promotion(2), stopping, ["c"] * 4, [False] * 4, merits, [0, 1, 2, 3])
-    # 0 waits; 1 is the better of two: on to 2, waits there; 2 is the best, but of three only one has a place, and it is
-    # 2's by rank: on to 2, and as the better of two there to the end; 3 is second of four, but 1 and 2 have gone on.
-    assert epochs.tolist() == [1, 2, 4, 2]
-
-
-def test_the_lottery_does_not_wait_nor_is_it_called_twice():
-    stopping = Stopping(method="asha_promotion", max_epochs=4, reduction_factor=2)
-    epochs = play_arrivals(Promotion(2), stopping, ["c"] * 3, [True, False, False], [0.1, 0.2, 0.3], [0, 1, 2])
-    assert epochs.tolist() == [4, 1, 1]  # the place of two is the exempt one's, who had gone on anyway
+    trials = Trials(
+        max_epochs=20,
+        cohorts=list(map(str, cohorts.tolist())),
+        rungs=dict.fromkeys(members, stopping.rungs),
+        errors_pct=dict.fromkeys(stopping.rungs, merits),
+        diverged_at=np.zeros(40, dtype=np.int64),
+        audited=audited.tolist(),
+        epoch_s=np.ones(40),
+    )
+    rule = Synchronous(eta, {name: Cohort(stopping.rungs, known) for name, known in members.items()})
+    played = play(rule, trials, rng.permutation(40).tolist(), num_workers=3)
+    np.testing.assert_array_equal(play_halving(stopping, cohorts, audited, merits), played.epochs)
 
 
 # -- large studies ---------------------------------------------------------------------------------------------------
@@ -127,8 +159,8 @@ def test_the_work_of_a_large_study_is_bounded(monkeypatch):
     [trial, *_] = draw_population(study)[0]
     played = []
     monkeypatch.setattr(
-        "sweep.scheduling.forecast.play_arrivals",
-        lambda rule, stopping, cohorts, *rest: played.append(len(cohorts)) or np.ones(len(cohorts)),
+        "sweep.scheduling.forecast.play",
+        lambda rule, trials, order: played.append(len(order)) or SimpleNamespace(epochs=np.ones(len(order))),
     )
     cost = forecast(study, [trial] * 250_000)
     assert cost.epochs_mean == pytest.approx(250_000)  # each that played stands for its share

@@ -4,10 +4,12 @@ import hashlib
 from dataclasses import astuple
 
 import pytest
+from scaled import AGAIN, LARGE, LARGER, scaled_study
 
+from sweep.records import TrialRow
 from sweep.scheduling.population import Members, draw_members, draw_population
-from sweep.spaces import Architecture, Ranges, complexity, get_space
-from sweep.studies import load_study
+from sweep.spaces import Architecture, Ranges, complexity, get_space, network_from_json, scaled
+from sweep.studies import load_study, study_from_dict
 
 SMALL = ["trials_per_space=6"]
 
@@ -81,7 +83,7 @@ def test_launch_order_is_a_shuffle_over_all_spaces():
 def test_members_from_the_middle_are_those_of_the_whole():
     study = quickstart()
     whole = {row.trial_id: row for row in draw_population(study)[0] if row.space == "anynet_d"}
-    part, [draws] = draw_members(study, [Members("anynet_d", study.scale[0], 4, 6)], launch_from=40)
+    part, [draws] = draw_members(study, [Members("anynet_d", study.scale[0], range(4, 6))], launch_from=40)
     assert sorted(row.draw for row in part) == [4, 5]
     assert [row.launch_order for row in part] == [40, 41]
     for row in part:
@@ -92,7 +94,7 @@ def test_members_from_the_middle_are_those_of_the_whole():
 
 def test_numbers_beyond_four_digits_are_written_out():
     study = load_study("rules_small", ["trials_per_space=1", "scale.flops_max=8e6"])
-    [row], _ = draw_members(study, [Members("anynet_c", study.scale[0], 10_000, 10_001)])
+    [row], _ = draw_members(study, [Members("anynet_c", study.scale[0], [10_000])])
     assert row.trial_id == "anynet_c-small-10000"
 
 
@@ -126,3 +128,109 @@ def test_ranges_of_the_study_reach_the_networks():
     architecture = Architecture.from_json(draw_population(study)[0][0].architecture)
     assert len(architecture.stages) == 2
     assert architecture.stem_width == 24
+
+
+# -- scales of scales ------------------------------------------------------------------------------------------------
+
+
+def at(rows, scale: str, space: str = "anynet_d") -> dict[int, TrialRow]:
+    return {row.draw: row for row in rows if (row.scale, row.space) == (scale, space)}
+
+
+def test_a_scaled_scale_has_the_networks_of_its_original():
+    study = scaled_study()
+    rows, draws = draw_population(study)
+    assert len(rows) == study.num_trials == 2 * (5 + 5 + 3 + 2 + 2)
+    assert [row.launch_order for row in rows] == list(range(len(rows)))
+    assert len({row.seed for row in rows}) == len(rows)
+    ranges = study.scale[0].ranges_of(get_space("anynet_d"))
+    for draw, row in at(rows, "large").items():
+        small = Architecture.from_json(at(rows, "small")[draw].architecture)
+        large = scaled(small, get_space("anynet_d"), ranges, width_factor=2, depth_factor=1.5)
+        assert (row.trial_id, row.architecture) == (f"anynet_d-large-{draw:04d}", large.to_json())
+        assert large.widths == tuple(2 * width for width in small.widths)
+        cost = complexity(large, resolution=28, channels=1, classes=10)
+        assert (row.flops, row.params, row.activations) == (cost.flops, cost.params, cost.activations)
+    told = {(draw.space, draw.scale): (draw.scaled_from, draw.num_draws > 0) for draw in draws}
+    assert told["anynet_c", "large"] == ("small", False)
+    assert told["anynet_c", "larger"] == ("large", False)
+    assert told["anynet_c", "small"] == (None, True)
+
+
+def test_what_scales_add_changes_nothing_of_the_scale_that_draws():
+    alone, beside = (draw_population(scaled_study(*scales))[0] for scales in ([AGAIN | {"name": "other"}], []))
+    assert {draw: (row.architecture, row.seed, row.audited) for draw, row in at(alone, "small").items()} == {
+        draw: (row.architecture, row.seed, row.audited) for draw, row in at(beside, "small").items()
+    }
+
+
+def test_a_scale_of_a_scaled_one_is_scaled_twice():
+    study = scaled_study()
+    rows = draw_population(study)[0]
+    ranges = study.scale[0].ranges_of(get_space("anynet_d"))
+    for draw, row in at(rows, "larger").items():
+        large = Architecture.from_json(at(rows, "large")[draw].architecture)
+        expected = scaled(large, get_space("anynet_d"), ranges, width_factor=1.5, depth_factor=1)
+        assert row.architecture == expected.to_json()
+
+
+def test_a_part_begins_with_those_that_the_lottery_exempts_there():
+    study = scaled_study(LARGE, LARGER, num=40)
+    rows = draw_population(study)[0]
+    for space in study.spaces:
+        ordered = sorted((not row.audited, draw) for draw, row in at(rows, "large", space).items())
+        assert not ordered[2][0], "of forty, three are exempt"
+        assert sorted(at(rows, "larger", space)) == sorted(draw for _, draw in ordered[:3])
+    share = sum(row.audited for row in at(rows, "larger").values())
+    assert share < 3, "which says nothing of the lottery of that scale"
+
+
+def test_a_repeat_trains_the_same_networks_to_the_end_with_other_seeds():
+    rows = draw_population(scaled_study())[0]
+    for repeat, original in (("again", "small"), ("large_again", "large")):
+        for draw, row in at(rows, repeat).items():
+            assert row.audited
+            assert row.architecture_id == at(rows, original)[draw].architecture_id
+            assert row.seed != at(rows, original)[draw].seed
+    assert not all(row.audited for row in at(rows, "large").values())
+
+
+def test_a_scaled_network_is_in_the_stratum_of_the_one_that_was_drawn():
+    rows = draw_population(scaled_study(num=12, flops_strata=2))[0]
+    for scale in ("large", "larger", "again"):
+        for draw, row in at(rows, scale).items():
+            assert row.cohort == f"anynet_d/{scale}/{at(rows, 'small')[draw].cohort[-1]}"
+    assert {row.cohort[-1] for row in rows} == {"0", "1"}
+
+
+def test_a_band_of_a_scaled_scale_must_hold_its_networks():
+    flops = [row.flops for row in draw_population(scaled_study(LARGE))[0] if row.scale == "large"]
+    held = scaled_study(LARGE | {"flops_min": min(flops) - 1.0, "flops_max": max(flops) + 1.0})
+    assert len(draw_population(held)[0]) == 20
+    words = (
+        r"scale 'large': flops_min = 1, flops_max = 1e\+06 does not hold \d of 5 networks .* 'small', anynet_c-large"
+    )
+    with pytest.raises(ValueError, match=words + r"-000\d among them, .*; widen the band"):
+        draw_population(scaled_study(LARGE | {"flops_min": 1.0, "flops_max": 1e6}))
+
+
+def test_a_network_that_cannot_be_scaled_is_named():
+    study = scaled_study({"name": "tiny", "of": "small", "depth_factor": 0.1})
+    study = study.model_copy(update={"spaces": ("vionet_depths_down",)})
+    words = r"scale 'tiny': vionet_depths_down-small-000\d cannot be scaled: .*no difference"
+    with pytest.raises(ValueError, match=words):
+        draw_population(study)
+
+
+def test_perceptrons_and_transformers_are_scaled_too():
+    table = load_study("perfect_mlp", ["trials_per_space=3"]).to_dict()
+    small = {key: value for key, value in table["scale"][0].items() if value}
+    small |= {"vit": {"patch": [4, 7], "width_min": 8, "width_max": 64, "head_width": 8}, "flops_max": 3e6}
+    larger = {"name": "wide", "of": "small", "width_factor": 2, "depth_factor": 2}
+    rows = draw_population(study_from_dict(table | {"spaces": ["mlp_d", "vit"], "scale": [small, larger]}))[0]
+    for space in ("mlp_d", "vit"):
+        for draw, row in at(rows, "wide", space).items():
+            small_one, wide = (network_from_json(one.architecture) for one in (at(rows, "small", space)[draw], row))
+            assert wide.depth == 2 * small_one.depth
+            widths = (wide.widths[::2], small_one.widths) if space == "mlp_d" else ((wide.width,), (small_one.width,))
+            assert widths[0] == tuple(2 * width for width in widths[1])

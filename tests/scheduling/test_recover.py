@@ -276,6 +276,22 @@ def test_a_lost_journal_is_rebuilt_and_told_to_nobody_twice(
     assert len(told_of(sql, lost.parent())) == 20
 
 
+def test_each_scale_is_recovered_with_its_own_rungs_and_budget(tmp_path, uri):
+    """Rungs 1 and 2 of 4, and 3 and 6 of 12: an epoch of one is no rung, and no end, of the other."""
+    large = {"name": "large", "resolution": 28, "flops_min": 4e5, "flops_max": 8e5, "max_epochs": 12, "grace_epochs": 3}
+    lost = Lost(tmp_path / "run", uri).begin(max_epochs=4, method="synchronous", more_scales=(large,))
+    lost.train().deliver()
+    tables, parent = lost.tables(), lost.parent()
+    ends = {(row["trial_id"].split("-")[1], row["outcome"]) for row in tables["trials"]}
+    assert ends >= {(scale, outcome) for scale in ("small", "large") for outcome in ("completed", "stopped")}
+    assert max(row["epoch"] for row in tables["epochs"]) == 12
+    lost.lose()
+    found = recover(uri, parent, lost.run_dir)
+    assert found.unfinished == 0
+    for name, rows in tables.items():
+        assert known(name, lost.table(name)) == known(name, rows)
+
+
 @pytest.mark.parametrize("method", ["asha", *PAUSING])
 def test_a_sweep_that_was_over_is_recovered_as_over(tmp_path, uri, sql, method):
     lost = Lost(tmp_path / "run", uri).begin(method=method)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweep.scheduling.asha import Judgement, Place, Promotion, Rule, Synchronous, replay, rule_of
+from sweep.scheduling.asha import Cohort, Judgement, Place, Promotion, Rule, Synchronous, replay, rule_of
 
 # -- three rules in motion -------------------------------------------------------------------------------------------
 
@@ -230,8 +230,12 @@ def test_promotion_keeps_cohorts_and_rungs_apart():
 # -- synchronous halving ---------------------------------------------------------------------------------------------
 
 
+def cohorts(scripts: Scripts) -> dict[str, Cohort]:
+    return {"c": Cohort(RUNGS, {name: script.audited for name, script in scripts.items()})}
+
+
 def synchronous(scripts: Scripts, eta: int) -> Synchronous:
-    return Synchronous(eta, RUNGS, {"c": {name: script.audited for name, script in scripts.items()}})
+    return Synchronous(eta, cohorts(scripts))
 
 
 def halved(scripts: Scripts, eta: int) -> tuple[set[Place], set[Place]]:
@@ -254,7 +258,7 @@ def halved(scripts: Scripts, eta: int) -> tuple[set[Place], set[Place]]:
 def test_synchronous_rungs_by_hand():
     # Six trials, eta 3: two go on; of two, none of a third, so one.
     errors = {"a": (6, 2), "b": (5, 1), "c": (4, 9), "d": (3, 3), "e": (2, 2), "f": (1, 4)}
-    rule = Synchronous(3, (1, 4), {"c": dict.fromkeys(errors, False)})
+    rule = Synchronous(3, {"c": Cohort((1, 4), dict.fromkeys(errors, False))})
     for name in "abcde":
         assert rule.arrive("c", 1, name, errors[name][0]) == Judgement(None)
     last = rule.arrive("c", 1, "f", 1)
@@ -264,20 +268,20 @@ def test_synchronous_rungs_by_hand():
 
 
 def test_of_a_tie_the_first_by_name_goes_on():
-    rule = Synchronous(2, (1,), {"c": {"a": False, "b": False}})
+    rule = Synchronous(2, {"c": Cohort((1,), {"a": False, "b": False})})
     rule.arrive("c", 1, "b", 10)
     assert rule.arrive("c", 1, "a", 10).earned == ((1, "a"),)
 
 
 def test_an_audited_trial_does_not_wait_and_is_awaited_at_each_rung():
-    rule = Synchronous(2, (1, 4), {"c": {"a": False, "b": False, "audited": True}})
+    rule = Synchronous(2, {"c": Cohort((1, 4), {"a": False, "b": False, "audited": True})})
     assert rule.arrive("c", 1, "audited", 50).would_stop is None  # its scheduler lets it go on all the same
     assert rule.arrive("c", 4, "audited", 50) == Judgement(None)
     assert rule.arrive("c", 1, "a", 10) == Judgement(None)
     assert rule.arrive("c", 1, "b", 20).earned == ((1, "a"),)
     assert rule.arrive("c", 4, "a", 10) == Judgement(False, earned=((4, "a"),), lost=((4, "audited"),))
 
-    rule = Synchronous(2, (1, 4), {"c": {"a": False, "b": False, "audited": True}})
+    rule = Synchronous(2, {"c": Cohort((1, 4), {"a": False, "b": False, "audited": True})})
     for name in ("a", "b", "audited"):
         rule.arrive("c", 1, name, 10)
     assert rule.arrive("c", 4, "a", 10) == Judgement(None)
@@ -285,7 +289,7 @@ def test_an_audited_trial_does_not_wait_and_is_awaited_at_each_rung():
 
 
 def test_one_departure_can_decide_several_rungs():
-    rule = Synchronous(2, (1, 4, 16), {"c": {"a": True, "b": False, "late": False}})
+    rule = Synchronous(2, {"c": Cohort((1, 4, 16), {"a": True, "b": False, "late": False})})
     for rung in (1, 4, 16):
         assert rule.arrive("c", rung, "a", 10) == Judgement(None)
     assert rule.arrive("c", 1, "b", 20) == Judgement(None)
@@ -295,9 +299,17 @@ def test_one_departure_can_decide_several_rungs():
 
 
 def test_a_cohort_that_all_have_left_is_decided_and_others_are_not_touched():
-    rule = Synchronous(2, (1, 4), {"gone": {"a": False, "b": False}, "c": {"d": False}})
+    rule = Synchronous(2, {"gone": Cohort((1, 4), {"a": False, "b": False}), "c": Cohort((1, 4), {"d": False})})
     assert rule.leave("gone", "a") == rule.leave("gone", "b") == Judgement(None)
     assert rule.arrive("c", 1, "d", 50).earned == ((1, "d"),)
+
+
+def test_each_cohort_has_rungs_of_its_own():
+    rule = Synchronous(2, {"small": Cohort((1, 2), {"a": False, "b": False}), "large": Cohort((4,), {"c": False})})
+    assert rule.arrive("large", 4, "c", 50).earned == ((4, "c"),)
+    assert rule.arrive("small", 1, "a", 20) == Judgement(None)
+    assert rule.arrive("small", 1, "b", 10).earned == ((1, "b"),)
+    assert rule.arrive("small", 2, "b", 10).earned == ((2, "b"),)
 
 
 numbers = st.integers(0, 2**32 - 1)
@@ -326,13 +338,12 @@ def apply(rule: Rule, event: tuple) -> object:
 def test_replay_brings_a_fresh_rule_to_the_same_state(method, seed, eta, share):
     rng = random.Random(seed)
     scripts = random_scripts(rng, 14, faults=0.2, audited=0.2)
-    members = {"c": {name: script.audited for name, script in scripts.items()}}
-    walk = Walk(rule_of(method, eta, RUNGS, members), scripts, rng)
+    walk = Walk(rule_of(method, eta, cohorts(scripts)), scripts, rng)
     while walk.step():
         if method == "asha_promotion" and rng.random() < 0.1:
             walk.close()
     cut = round(share * len(walk.events))
-    live, fresh = rule_of(method, eta, RUNGS, members), rule_of(method, eta, RUNGS, members)
+    live, fresh = rule_of(method, eta, cohorts(scripts)), rule_of(method, eta, cohorts(scripts))
     closed_after, arrivals = [], []
     for event in walk.events[:cut]:
         apply(live, event)

@@ -55,6 +55,14 @@ def test_only_stopped_trials_save(tables):
     assert total.train_time_s == pytest.approx(sum(row["train_time_s"] for row in trials))
 
 
+def test_a_stopped_trial_saves_what_its_own_scale_would_have_trained(tables):
+    """Scale large trains for ten epochs, small for four."""
+    longer = synthetic.with_scale(tables, 1, flops_min=4e5, flops_max=8e5, max_epochs=10)
+    stopped = [row["scale"] for row in tables.trials.to_pylist() if row["outcome"] == "stopped"]
+    assert cost(longer).epochs_saved == 2 * stopped.count("small") + 8 * stopped.count("large")
+    assert cost(longer, scale="small") == cost(tables, scale="small")
+
+
 def test_costs_of_the_parts_add_up(tables):
     whole = cost(tables)
     parts = [

@@ -87,6 +87,13 @@ def test_shared_rung_is_the_fewest_epochs_of_those_that_ended_as_they_should():
     assert shared_rung(tables, "small") == 3
 
 
+def test_shared_rung_of_an_unfinished_sweep_is_the_first_of_its_scale():
+    tables = synthetic.tables(rng=np.random.default_rng(0), scales=("small", "large"), num_unfinished=1)
+    early = synthetic.with_scale(tables, 1, flops_min=4e5, flops_max=8e5, grace_epochs=1)
+    assert [shared_rung(tables, scale) for scale in ("small", "large")] == [2, 2]
+    assert [shared_rung(early, scale) for scale in ("small", "large")] == [2, 1]
+
+
 def test_shared_rung_of_an_unfinished_sweep_is_never_above_the_first_rung():
     tables = made(("a", "completed", [40.0, 30.0, 25.0, 20.0]), ("b", "running", [45.0, 35.0]), ("c", "pending", []))
     assert shared_rung(tables, "small") == synthetic.GRACE_EPOCHS

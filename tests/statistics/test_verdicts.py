@@ -11,7 +11,7 @@ import synthetic
 from scipy import stats
 
 from sweep.records.tables import Tables
-from sweep.statistics import Verdict, errors_at, holm, judge
+from sweep.statistics import Verdict, errors_at, find_in_tables, holm, judge
 from sweep.statistics.bootstrap import studentised_difference, unmatched
 from sweep.statistics.verdicts import trials_to_decide
 
@@ -22,12 +22,16 @@ CONTRACT = [
     "space_without",
     "space_with",
     "scale",
+    "budget",
     "rung_epochs",
     "n_without",
     "n_with",
+    "num_known_without",
+    "num_known_with",
     "mean_without_pct",
     "mean_with_pct",
     "effect_pct",
+    "standard_error_pct",
     "ci_low_pct",
     "ci_high_pct",
     "confidence",
@@ -42,6 +46,7 @@ CONTRACT = [
     "share_outside",
     "looks_taken",
     "decided_at_look",
+    "others",
 ]
 
 
@@ -197,6 +202,15 @@ def test_each_scale_is_judged_and_corrected_together():
     assert [v.scale for v in two] == ["small"] * 3 + ["large"] * 3
     assert two[0].p_value == one[0].p_value
     assert two[0].p_holm >= one[0].p_holm
+
+
+def test_a_repeat_is_not_judged_nor_does_it_make_the_correction_stricter():
+    one = judged(population(6, synthetic.MEAN_ERRORS_PCT))
+    again = synthetic.with_scale(population(6, synthetic.MEAN_ERRORS_PCT, scales=("small", "again")), 1, of="small")
+    assert judged(again) == one
+    found = find_in_tables(again, judged(again))
+    assert {verdict.scale for verdict in found.verdicts} == {"small"}
+    assert {estimate.scale for estimate in found.estimates} == {"small"}
 
 
 def test_a_space_left_out_joins_the_rules_between():

@@ -34,9 +34,12 @@ def test_the_smoke_form_asks_the_same_in_miniature(name):
     study = load_study(name)
     small = study.smoke()
     assert small.name == f"{name}-smoke"
-    assert (small.spaces, small.scale, small.space) == (study.spaces, study.scale, study.space)
+    assert (small.spaces, small.space) == (study.spaces, study.space)
+    own = {"max_epochs", "grace_epochs", "num_train", "trials_per_space"}
+    assert [scale.model_dump(exclude=own) for scale in small.scale] == [s.model_dump(exclude=own) for s in study.scale]
     assert small.num_trials == len(study.spaces) * len(study.scale)
-    assert small.data.num_train * small.stopping.max_epochs <= 256
+    for scale in small.scale:
+        assert small.data_at(scale.name).num_train * small.stopping_at(scale.name).max_epochs <= 256
     assert small.smoke().data == small.data
 
 
@@ -49,7 +52,7 @@ def test_what_was_found_does_not_change_what_is_asked():
 
 def test_shipped_studies_are_what_is_promised():
     promised = {"seed", "deeper_regnet", "resnet_block", "vionet", "perfect_mlp", "norms_and_activations"}
-    assert set(shipped_studies()) == promised | {"quickstart", "rules_small", "rules_large"}
+    assert set(shipped_studies()) == promised | {"quickstart", "rules_small", "rules_large", "reference", "scaling"}
     quickstart, rules_small = load_study("quickstart"), load_study("rules_small")
     assert quickstart.spaces == ("anynet_c", "anynet_d", "anynet_e", "regnet_x")
     assert 18 <= quickstart.trials_per_space <= 24
@@ -399,3 +402,125 @@ def test_a_list_of_networks_is_a_space():
     ):
         with pytest.raises(ValueError, match=f"^{message}"):
             study_from_dict({**GOOD, "space": [{"name": "two", **entry}], "spaces": ["two"]})
+
+
+# -- scales: budgets of their own, and networks of each other ----------------------------------------------------------
+
+SMALL = {"name": "small", "resolution": 20, "flops_min": 4e5, "flops_max": 8e5}
+LARGE = {"name": "large", "of": "small", "width_factor": 2.0, "max_epochs": 20, "grace_epochs": 2, "num_train": 9000}
+BUDGET = {"stopping": {"max_epochs": 9, "reduction_factor": 3}, "data": {"num_train": 6000}}
+
+
+def with_scales(*scales, **more):
+    return study_from_dict({**GOOD, **BUDGET, **more, "scale": list(scales)})
+
+
+def test_a_scale_has_epochs_and_images_of_its_own():
+    study = with_scales(
+        SMALL | {"num_train": 4000},
+        SMALL | {"name": "long", "max_epochs": 30},
+        SMALL | {"name": "late", "grace_epochs": 2},
+    )
+    assert [study.stopping_at(scale.name).rungs for scale in study.scale] == [(1, 3), (1, 3, 9, 27), (2, 6)]
+    assert [study.data_at(scale.name).num_train for scale in study.scale] == [4000, 6000, 6000]
+    assert study.stopping_at("small") == study.stopping
+    assert study.data_at("long") == study.data
+    assert study.num_trials == 3 * 2 * 48
+    assert study_from_dict(study.to_dict()) == study
+
+
+def test_what_a_scaled_scale_leaves_out_is_as_in_its_original():
+    study = with_scales(SMALL, LARGE, {"name": "larger", "of": "large", "depth_factor": 2, "num_train": 0})
+    larger = study.get_scale("larger")
+    assert (larger.resolution, larger.max_epochs, larger.grace_epochs, larger.num_train) == (20, 20, 2, 0)
+    assert study.data_at("larger").num_train == 6000  # said to be the study's
+    assert larger.band is None
+    assert [scale.name for scale in study.lineage("larger")] == ["small", "large", "larger"]
+    assert study_from_dict(study.to_dict()) == study
+    assert study.hash == study_from_dict(study.to_dict()).hash
+    of_objects = Study(**{**GOOD, **BUDGET, "scale": study.scale})
+    assert of_objects == study
+
+
+def test_trials_of_a_scaled_scale_are_counted():
+    parts = [{"name": "part", "of": "large", "trials_per_space": 12}, {"name": "more", "of": "part"},
+             {"name": "most", "of": "small", "trials_per_space": 99}]  # fmt: skip
+    study = with_scales(SMALL, LARGE, *parts)
+    assert [study.trials_at(scale.name) for scale in study.scale] == [48, 48, 12, 12, 48]
+    assert study.num_trials == 2 * (48 + 48 + 12 + 12 + 48)
+
+
+@pytest.mark.parametrize(
+    ("change", "is_repeat"),
+    [
+        ({}, True),
+        ({"trials_per_space": 12}, True),
+        ({"grace_epochs": 2}, True),  # nothing is stopped there
+        ({"max_epochs": 9, "num_train": 6000, "resolution": 20}, True),
+        ({"width_factor": 1.1}, False),
+        ({"depth_factor": 2}, False),
+        ({"resolution": 28}, False),
+        ({"max_epochs": 10}, False),
+        ({"num_train": 5000}, False),
+    ],
+)
+def test_a_scale_that_changes_nothing_is_a_repeat(change, is_repeat):
+    study = with_scales(SMALL, {"name": "again", "of": "small", **change})
+    assert study.is_repeat("again") == is_repeat
+    assert not study.is_repeat("small")
+    assert [scale.name for scale in study.judged_scales] == (["small"] if is_repeat else ["small", "again"])
+
+
+def test_a_scaled_scale_is_repeated_as_well():
+    study = with_scales(SMALL, LARGE, {"name": "again", "of": "large"}, {"name": "and_again", "of": "again"})
+    assert [study.is_repeat(scale.name) for scale in study.scale] == [False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("scales", "words"),
+    [
+        ([{"name": "small"}], "flops_min is missing; add it, or name in `of` the scale whose networks these are, sca"),
+        ([SMALL, {"name": "large", "of": "small", "flops_min": 1e6}], "flops_max is missing; add it, or leave both o"),
+        ([SMALL, LARGE | {"of": "smal"}], "of = 'smal' of scale 'large' names no earlier scale; did you mean 'small'?"),
+        ([{"name": "large", "of": "small"}, SMALL], "names no earlier scale; put the scale that it scales before it"),
+        ([SMALL | {"of": "small"}], "names no earlier scale"),
+        ([SMALL, LARGE | {"width_factor": 0}], "width_factor = 0: input should be greater than 0"),
+        ([SMALL, LARGE | {"depth_factor": -1.5}], "depth_factor = -1.5: input should be greater than 0"),
+        ([SMALL, LARGE | {"depth_factor": float("inf")}], "depth_factor = inf"),
+        ([SMALL | {"width_factor": 2}], "width_factor = 2 stands without of; name there the earlier scale"),
+        ([SMALL | {"trials_per_space": 3}], "trials_per_space = 3 stands without of"),
+        ([SMALL, LARGE | {"ranges": {"depth_max": 9}}], "ranges stands beside of = 'small', whose networks have"),
+        ([SMALL, LARGE | {"vit": {"depth_max": 9}}], "vit stands beside of = 'small'"),
+        ([SMALL, LARGE | {"of": 3}], "scale.1.of = 3"),
+        ([SMALL, LARGE | {"of": ["small"]}], "scale.1.of = ['small']"),
+        ([SMALL | {"max_epochs": -1}], "max_epochs = -1: input should be greater"),
+        ([SMALL | {"grace_epochs": 10}], "scale 'small': grace_epochs = 10 is more than max_epochs = 9"),
+        ([SMALL, LARGE | {"max_epochs": 1}], "scale 'large': grace_epochs = 2 is more than max_epochs = 1"),
+        ([SMALL | {"num_train": 59_999}], "scale 'small': num_train + num_validation = 69999, but fashion_mnist has"),
+        ([SMALL | {"num_train": 100}], "batch_size = 128 is more than scale 'small': num_train = 100; an epoch"),
+        ([SMALL, "large"], "scale.1 = 'large'"),
+        ("small", "scale = 'small'"),
+    ],
+)  # fmt: skip
+def test_scales_that_cannot_be_are_refused(scales, words):
+    with pytest.raises(ValueError) as caught:
+        study_from_dict({**GOOD, **BUDGET, "scale": scales})
+    assert words in str(caught.value)
+
+
+def test_the_hash_counts_what_a_scale_has_of_its_own():
+    changes = [{}, {"max_epochs": 20}, {"grace_epochs": 2}, {"num_train": 5000}]
+    assert len({with_scales(SMALL | change).hash for change in changes}) == 4
+    factors = [{}, {"width_factor": 3.0}, {"depth_factor": 2.0}, {"trials_per_space": 5}, {"max_epochs": 9}]
+    assert len({with_scales(SMALL, LARGE | change).hash for change in factors}) == 5
+    assert with_scales(SMALL).hash == with_scales(SMALL | {"max_epochs": 0, "width_factor": 1.0}).hash
+
+
+def test_the_smoke_form_makes_every_scale_small():
+    study = with_scales(SMALL | {"num_train": 4000}, LARGE, {"name": "part", "of": "large", "trials_per_space": 7})
+    small = study.smoke()
+    assert [small.stopping_at(scale.name).max_epochs for scale in small.scale] == [2, 2, 2]
+    assert [small.data_at(scale.name).num_train for scale in small.scale] == [128, 128, 128]
+    assert [small.trials_at(scale.name) for scale in small.scale] == [1, 1, 1]
+    assert (small.get_scale("large").width_factor, small.get_scale("large").of) == (2.0, "small")
+    assert small.smoke() == small

@@ -9,10 +9,12 @@ from types import SimpleNamespace
 import pytest
 from once import once
 
+# Epochs and images are those of the scale, not the study's.
 SETTINGS = [
-    "trials_per_space=3", 'spaces=["anynet_c", "anynet_d"]', "data.num_train=1024", "data.num_validation=250",
-    "stopping.max_epochs=4", "stopping.grace_epochs=1", "stopping.reduction_factor=2", "stopping.audit_fraction=0.4",
-    "judging.num_bootstrap=500", "rerun.epochs=1", "rerun.resolution=12",
+    "trials_per_space=3", 'spaces=["anynet_c", "anynet_d"]', "data.num_train=2048", "data.num_validation=250",
+    "scale.max_epochs=4", "scale.num_train=1024", "stopping.max_epochs=8", "stopping.grace_epochs=1",
+    "stopping.reduction_factor=2", "stopping.audit_fraction=0.4", "judging.num_bootstrap=500", "rerun.epochs=1",
+    "rerun.resolution=12",
 ]  # fmt: skip
 OPTIONS = [part for setting in SETTINGS for part in ("--set", setting)]
 

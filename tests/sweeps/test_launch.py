@@ -72,8 +72,11 @@ def test_mlflow_holds_the_artifacts(finished):
 def test_judge_is_the_contract(finished, sweep_cli):
     done = sweep_cli("judge", finished.run_dir, "--json")
     assert done.returncode == 0
-    verdicts = json.loads(done.stdout)
+    findings = json.loads(done.stdout)
+    assert set(findings) == {"verdicts", "estimates", "assumptions"}
+    verdicts = [verdict for verdict in findings["verdicts"] if verdict["budget"] == "rung"]
     assert [verdict["rule"] for verdict in verdicts] == ["widths_up"]
+    assert [estimate["num_networks"] for estimate in findings["estimates"]] == [3, 3]
     for verdict in verdicts:
         assert set(VERDICT_KEYS) <= set(verdict)
         assert verdict["verdict"] in {"helps", "free", "hurts", "undecided"}

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +35,20 @@ DIVERGES_IN, FAILS = {1: 3, 4: 1, 5: 2}, 2
 FAILURE = "RuntimeError: the disk is 'full'\n" + "at its end\n" * 500
 
 
-def make_journal(run_dir: Path, *, spaces: tuple[str, ...] = ("regnet_x",), num: int = 3, **stopping: Any) -> Journal:
-    """A journal of pending trials, `num` of each space, named like `regnet_x-small-0000`; `stopping`: settings of
-    the study that are to be others."""
+def make_journal(
+    run_dir: Path,
+    *,
+    spaces: tuple[str, ...] = ("regnet_x",),
+    num: int = 3,
+    more_scales: tuple[dict[str, Any], ...] = (),
+    **stopping: Any,
+) -> Journal:
+    """A journal of pending trials, `num` of each space at each scale, named like `regnet_x-small-0000`; `stopping`:
+    settings of the study that are to be others."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    study = STUDY | {"stopping": STUDY["stopping"] | stopping}
+    study = STUDY | {"scale": [*STUDY["scale"], *more_scales], "stopping": STUDY["stopping"] | stopping}
     meta = {"study": study, "study_hash": "0123456789ab", "git_commit": "f" * 40}
-    return Journal.create(run_dir, meta, _trials(spaces, num))
+    return Journal.create(run_dir, meta, _trials(spaces, num, tuple(scale["name"] for scale in study["scale"])))
 
 
 def extend(journal: Journal, num: int, *, spaces: tuple[str, ...] = ("regnet_x",)) -> None:
@@ -61,16 +69,16 @@ def _network(draw: int) -> Architecture:
     return Architecture(stages, stem_width=16)
 
 
-def _trials(spaces: tuple[str, ...], num: int) -> list[TrialRow]:
-    rows = []
+def _trials(spaces: tuple[str, ...], num: int, scales: tuple[str, ...] = ("small",)) -> list[TrialRow]:
+    rows: list[TrialRow] = []
     for draw in range(num):
         network = _network(draw)
         cost = complexity(network, resolution=28, channels=1, classes=10)
-        for space in spaces:
+        for space, scale in product(spaces, scales):
             rows.append(
                 TrialRow(
-                    trial_id=f"{space}-small-{draw:04d}", launch_order=len(rows), space=space, scale="small",
-                    cohort=f"{space}/small", draw=draw, architecture_id=network.id, architecture=network.to_json(),
+                    trial_id=f"{space}-{scale}-{draw:04d}", launch_order=len(rows), space=space, scale=scale,
+                    cohort=f"{space}/{scale}", draw=draw, architecture_id=network.id, architecture=network.to_json(),
                     flops=cost.flops, params=cost.params, activations=cost.activations, seed=draw,
                     audited=draw % 5 == 0,
                 )

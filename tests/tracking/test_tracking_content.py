@@ -81,6 +81,18 @@ def test_params_of_the_sweep_are_an_allow_list():
     assert "canary" not in everything
 
 
+def test_params_tell_what_a_scale_has_of_its_own():
+    large = {"name": "large", "of": "small", "width_factor": 2.0, "max_epochs": 12}
+    params = content.parent_params(study_from_dict({**STUDY, "scale": [*STUDY["scale"], large]}).to_dict())
+    assert {key: value for key, value in params.items() if key.startswith("scale.large.")} == {
+        "scale.large.of": "small", "scale.large.width_factor": "2", "scale.large.depth_factor": "1",
+        "scale.large.resolution": "28", "scale.large.max_epochs": "12",
+    }  # fmt: skip
+    assert {key for key in params if key.startswith("scale.small.")} == {
+        f"scale.small.{key}" for key in ("resolution", "flops_min", "flops_max")
+    }
+
+
 def test_params_of_the_sweep_hold_the_whole_recipe():
     study = study_from_dict({**STUDY, "recipe": {"optimizer": "adamw", "schedule": "step", "step_at": [0.25, 0.5]}})
     params = content.parent_params(study.to_dict())

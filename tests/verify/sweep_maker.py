@@ -16,13 +16,14 @@ from typing import Any
 from unittest.mock import patch
 
 from sweep.records import DecisionRow, EpochRow, Journal, TrialRow
-from sweep.scheduling.asha import Judgement, next_rung, replay, rule_of
+from sweep.scheduling.asha import Cohort, Judgement, next_rung, replay, rule_of
 from sweep.spaces import Architecture, Stage
 from sweep.studies import load_study
 
 BEGUN_MS = 1_700_000_000_000
 # A folder of memory where there is one: SQLite waits for the disk some dozen times when it makes a journal.
 IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+_OWN = ("max_epochs", "grace_epochs")  # what a scale may have of its own
 STOPPING = {"max_epochs": 5, "grace_epochs": 1, "reduction_factor": 2, "audit_fraction": 0.2, "flops_strata": 1}
 
 
@@ -117,13 +118,16 @@ class MadeUpSweep:
     slots: int = 3
 
     def __post_init__(self) -> None:
-        stopping = self.journal.get("study")["stopping"]
-        self._max_epochs, self._rungs = stopping["max_epochs"], _rungs(stopping)
+        study = self.journal.get("study")
+        stopping = study["stopping"]
+        own = {scale["name"]: {key: scale[key] for key in _OWN if scale.get(key)} for scale in study["scale"]}
+        self._stopping = {name: stopping | theirs for name, theirs in own.items()}
         trials = self.journal.trials()
-        members: dict[str, dict[str, bool]] = {}
+        cohorts: dict[str, Cohort] = {}
         for row in trials:
-            members.setdefault(row["cohort"], {})[row["trial_id"]] = bool(row["audited"])
-        self._rule = rule_of(stopping["method"], stopping["reduction_factor"], self._rungs, members)
+            cohort = cohorts.setdefault(row["cohort"], Cohort(_rungs(self._stopping[row["scale"]]), {}))
+            cohort.members[row["trial_id"]] = bool(row["audited"])
+        self._rule = rule_of(stopping["method"], stopping["reduction_factor"], cohorts)
         replay(
             self._rule,
             [
@@ -191,7 +195,9 @@ class MadeUpSweep:
         row, epoch = self._row(trial_id), self.journal.last_epoch(trial_id) + 1
         error_pct = self._error(trial_id, epoch)
         diverged = error_pct is None or not math.isfinite(error_pct)
-        rung = next_rung(self._rungs, epoch) if diverged else epoch if epoch in self._rungs else None
+        stopping = self._stopping[row["scale"]]
+        rungs = _rungs(stopping)
+        rung = next_rung(rungs, epoch) if diverged else epoch if epoch in rungs else None
         decision, action, judgement = None, "continue", Judgement(None)
         if rung is not None:
             judgement = self._rule.arrive(row["cohort"], rung, trial_id, error_pct)
@@ -203,7 +209,7 @@ class MadeUpSweep:
             )
         left = self._rule.leave(row["cohort"], trial_id) if diverged else Judgement(None)
         outcome = {"continue": "running", "pause": "paused", "stop": "stopped"}[action]
-        outcome = "diverged" if diverged else "completed" if epoch == self._max_epochs else outcome
+        outcome = "diverged" if diverged else "completed" if epoch == stopping["max_epochs"] else outcome
         self.journal.record(
             _epoch_row(trial_id, epoch, error_pct, row["attempts"]), decision, outcome,
             earned=judgement.earned + left.earned, lost=judgement.lost + left.lost,

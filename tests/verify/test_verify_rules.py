@@ -127,11 +127,11 @@ def decide(method: str, arrivals: list[tuple[str, int, float | None]], audited: 
     stopping = {"method": method, "max_epochs": 9, "grace_epochs": 1, "reduction_factor": more.pop("eta", 2)}
     journal = JournalRows(
         run_dir=Path(),
-        meta={"study": {"stopping": stopping}},
+        meta={"study": {"stopping": stopping, "scale": [{"name": "small"}]}},
         trials=[
             {
-                "trial_id": trial, "cohort": "c", "audited": trial in audited, "ended_at_ms": gone.get(trial),
-                "outcome": "failed" if trial in gone else "running",
+                "trial_id": trial, "scale": "small", "cohort": "c", "audited": trial in audited,
+                "ended_at_ms": gone.get(trial), "outcome": "failed" if trial in gone else "running",
             }
             for trial in trials
         ],
