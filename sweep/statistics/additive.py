@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from sweep.statistics.crossfit import CrossFit
-from sweep.statistics.measure import UNKNOWN, Measure
+from sweep.statistics.intervals import UNKNOWN, IntervalEstimate
 from sweep.statistics.ratios import ratios
 
 
@@ -37,9 +37,9 @@ class MainEffectsShare:
     num_coefficients: float
     variance_pct2: float
     noise_variance_pct2: float | None
-    r2_main: Measure
-    r2_all: Measure
-    share: Measure
+    r2_main: IntervalEstimate
+    r2_all: IntervalEstimate
+    share: IntervalEstimate
     num_bootstrap: int
     confidence: float
 
@@ -79,7 +79,7 @@ def main_effects_share(
         unbiased = variance * num / (num - 1)
         additive = unbiased - fit.residuals_N**2 * num / fit.spare_networks
         explainable = unbiased - noise_variance_pct2
-    share = ratios(additive[:, None], explainable[:, None], **settings)
+    of_explainable = ratios(additive[:, None], explainable[:, None], **settings)
     return MainEffectsShare(
         num_networks=num,
         num_columns=len(fit.factors.columns),
@@ -88,7 +88,7 @@ def main_effects_share(
         noise_variance_pct2=noise_variance_pct2,
         r2_main=explained.explained(0),
         r2_all=explained.explained(1),
-        share=share.measure(0) if share else UNKNOWN,
+        share=of_explainable.share(0) if of_explainable else UNKNOWN,
         num_bootstrap=num_bootstrap,
         confidence=confidence,
     )

@@ -23,7 +23,7 @@ from scipy.stats import rankdata
 from sweep.spaces import SPACES
 from sweep.statistics.bootstrap import Floats, significance
 from sweep.statistics.importance import Importances
-from sweep.statistics.measure import UNKNOWN, Measure
+from sweep.statistics.intervals import UNKNOWN, IntervalEstimate
 from sweep.statistics.verdicts import Verdict
 
 FEWEST_FACTORS = 3
@@ -66,8 +66,8 @@ class FactorAgreement:
     first_by_rules: str
     same_first: bool
     chance_same_first: float
-    spearman: Measure
-    kendall: Measure
+    spearman: IntervalEstimate
+    kendall: IntervalEstimate
     num_draws: int
     confidence: float
 
@@ -123,8 +123,8 @@ def factor_agreement(
         first_by_rules=names[first[1]],
         same_first=first[0] == first[1],
         chance_same_first=float(np.mean(same)),
-        spearman=_measure(_spearman(totals, largest), importances.confidence) if len(rows) >= FEWEST_FACTORS else UNKNOWN,
-        kendall=_measure(_kendall(totals, largest), importances.confidence) if len(rows) >= FEWEST_FACTORS else UNKNOWN,
+        spearman=_estimate(_spearman(totals, largest), importances.confidence) if len(rows) >= FEWEST_FACTORS else UNKNOWN,
+        kendall=_estimate(_kendall(totals, largest), importances.confidence) if len(rows) >= FEWEST_FACTORS else UNKNOWN,
         num_draws=num_draws,
         confidence=importances.confidence,
     )
@@ -139,11 +139,11 @@ def _drawn(
     return np.vstack([value, value + spread * rng.standard_normal((num_draws, len(value)))])
 
 
-def _measure(correlations: Floats, confidence: float) -> Measure:
+def _estimate(correlations: Floats, confidence: float) -> IntervalEstimate:
     """The first as the estimate, the middle of the others as its interval."""
     tail = significance(confidence) / 2
     low, high = np.quantile(correlations[1:], [tail, 1 - tail])
-    return Measure(float(correlations[0]), float(low), float(high))
+    return IntervalEstimate(float(correlations[0]), float(low), float(high))
 
 
 def _spearman(x: Floats, y: Floats) -> Floats:

@@ -173,14 +173,19 @@ def _of_stages(symbol: str, rows: list[tuple[float, ...]], by: Resolution) -> di
     if by == "stage" and alike:
         return stages
     logs = [np.log2(row) for row in rows]
-    size = {"depth": [sum(row) for row in rows]} if symbol == "d" else {f"{symbol} mean": [log.mean() for log in logs]}
+    size = {"depth": [sum(row) for row in rows]} if symbol == "d" else {f"{symbol} mean": [_rounded(log.mean()) for log in logs]}
     return size | {f"{symbol} growth": [_growth(log) for log in logs]} | stages
 
 
 def _growth(logs: Floats) -> float:
-    """The least-squares slope over the stages, in octaves a stage; 0 for a single one. Rounded, for ties are ties."""
+    """The least-squares slope over the stages, in octaves a stage; 0 for a single one."""
     place = np.arange(len(logs)) - (len(logs) - 1) / 2
-    return round(float(place @ logs / max(place @ place, 1.0)), 9)
+    return _rounded(place @ logs / (place @ place)) if len(logs) > 1 else 0.0
+
+
+def _rounded(value: float) -> float:
+    """Without the dust of a sum, which would tell networks apart that are alike."""
+    return round(float(value), 9)
 
 
 def _refuse_unknown(field: str, names: Collection[str], columns: Mapping[str, ArrayLike]) -> None:

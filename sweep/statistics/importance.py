@@ -25,7 +25,7 @@ import numpy as np
 
 from sweep.statistics.bootstrap import Floats
 from sweep.statistics.crossfit import NUM_FOLDS, CrossFit
-from sweep.statistics.measure import Measure
+from sweep.statistics.intervals import IntervalEstimate
 from sweep.statistics.ratios import Ratios, ratios
 
 
@@ -38,8 +38,8 @@ class Importance:
     """
 
     factor: str
-    main: Measure
-    total: Measure
+    main: IntervalEstimate
+    total: IntervalEstimate
     rank: int
     rank_low: int
     rank_high: int
@@ -57,8 +57,8 @@ class Importances:
 
     num_networks: int
     variance_pct2: float
-    explained: Measure
-    main_effects: Measure
+    explained: IntervalEstimate
+    main_effects: IntervalEstimate
     factors: tuple[Importance, ...]
     num_bootstrap: int
     confidence: float
@@ -85,7 +85,7 @@ def importances(
     assert found is not None, "errors differ, so their variance is above 0"
     ranks = _ranked(found, slice(2 + num, None), confidence)
     rows = [
-        Importance(name, found.measure(2 + place), found.measure(2 + num + place), *ranks[place])
+        Importance(name, found.share(2 + place), found.share(2 + num + place), *ranks[place])
         for place, name in enumerate(fit.factors.names)
     ]
     return Importances(

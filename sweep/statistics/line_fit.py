@@ -23,7 +23,7 @@ from sweep.statistics.bootstrap import Floats
 _STEP = ANY_LINE.width_step
 _LEAST_SLOPE = ANY_LINE.slopes[0] / SLOPES_PER_UNIT
 _MULTIPLIERS = tuple(bound / MULTIPLIERS_PER_UNIT for bound in ANY_LINE.multipliers)
-_COARSE, _FINE, _ROUNDS = (20, 28, 16), (9, 15, 15), 2  # first widths, slopes, multipliers
+_COARSE, _FINE, _ROUNDS = (20, 40, 31), (9, 15, 15), 2  # first widths, slopes, multipliers
 _HEADROOM = 4  # the widest level that is told apart, in widths of the widest stage
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sweep.statistics.bootstrap import Floats, num_beyond
-from sweep.statistics.measure import Measure
+from sweep.statistics.intervals import IntervalEstimate
 
 _BLOCK_VALUES = 4_000_000  # weights of resamples held at once
 
@@ -31,21 +31,21 @@ class Ratios:
     highs: Floats
     resampled: Floats
 
-    def measure(self, place: int) -> Measure:
+    def share(self, place: int) -> IntervalEstimate:
         """The ratio at `place` as a share: a limit, or an estimate, below 0 or above 1 is one at 0 or 1."""
         return self._within(place, 0.0, 1.0)
 
-    def explained(self, place: int) -> Measure:
+    def explained(self, place: int) -> IntervalEstimate:
         """The ratio at `place` as an R²: below 0 where a model predicts worse than the mean does."""
         return self._within(place, -math.inf, 1.0)
 
-    def _within(self, place: int, lowest: float, highest: float) -> Measure:
+    def _within(self, place: int, lowest: float, highest: float) -> IntervalEstimate:
         limits = self.lows[place], self.highs[place]
         value = float(np.clip(self.values[place], lowest, highest))
         if not np.isfinite(limits).all():
-            return Measure(value, None, None)
+            return IntervalEstimate(value, None, None)
         low, high = np.clip(limits, lowest, highest)
-        return Measure(value, float(low), float(high))
+        return IntervalEstimate(value, float(low), float(high))
 
 
 def ratios(

@@ -6,7 +6,7 @@ wished. Out: for each parameter the likely range of the best value, and its rank
 The range is the empirical bootstrap of Radosavovic et al. 2020 (section 3.1): draw a quarter of the networks with
 replacement, note the parameter of the best one, repeat; the median of those, and the range that holds most of them.
 Deviation: nothing is drawn. The best of m draws from n networks is the k-th best with the chance
-((n − k + 1) / n)^m − (n − k) / n)^m, so the limit of infinitely many repetitions is a weighted median, exact and the
+((n − k + 1) / n)^m − ((n − k) / n)^m, so the limit of infinitely many repetitions is a weighted median, exact and the
 same for everybody. The range tells where the best networks lie; it is no interval for an optimum, and narrows with the
 share drawn as much as with the number of networks.
 
@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import theilslopes
 
 from sweep.statistics.bootstrap import Floats, significance
-from sweep.statistics.measure import Measure
+from sweep.statistics.intervals import IntervalEstimate
 from sweep.statistics.ranks import rank_agreement
 
 FEWEST_NETWORKS = 8
@@ -44,11 +44,11 @@ class Trend:
 
     parameter: str
     num_networks: int
-    best: Measure
+    best: IntervalEstimate
     value_of_best: float
     lowest: float
     highest: float
-    with_error: Measure
+    with_error: IntervalEstimate
     without_complexity: bool
     share_drawn: float
     confidence: float
@@ -121,11 +121,11 @@ def _chances_best(errors: Floats, num_drawn: int) -> Floats:
     return (-np.diff(no_better**num_drawn) / counts)[place]
 
 
-def _weighted_range(values: Floats, chances: Floats, confidence: float) -> Measure:
+def _weighted_range(values: Floats, chances: Floats, confidence: float) -> IntervalEstimate:
     """The median, and the middle that holds `confidence`, of values that come with these chances."""
     order = np.argsort(values, kind="stable")
     cumulative = np.cumsum(chances[order])
     tail = significance(confidence) / 2
     # Dust of the sum must not push a quantile to the next value.
     places = np.searchsorted(cumulative, np.array([0.5, tail, 1 - tail]) - 1e-12)
-    return Measure(*(float(values[order[min(place, len(values) - 1)]]) for place in places))
+    return IntervalEstimate(*(float(values[order[min(place, len(values) - 1)]]) for place in places))
