@@ -9,7 +9,10 @@ less the noise, and main effects make of it what an additive fit to all networks
 degrees of freedom (the adjusted R² of Ezekiel 1930), so that few networks do not bend it. Where the noise is not known, what a fit of all orders explains stands for it. That is a lower bound: effects of high order need many
 networks to be seen, so the share is then an upper bound, and the R² of the additive fit a lower one.
 
-**Intervals** are those of ratios.py, widened for the coefficients. NUMBERS
+**Intervals** are those of ratios.py, widened for the coefficients. With known noise the share of 8 factors of known effect was covered
+in 88 to 95 % of 200 samples of 80 and 500 networks with normal noise. Of the 6,561 networks of NAS-Bench-Macro, which give
+0.695, samples of 500 gave 0.71 ± 0.07 and covered in 86 %, samples of 80 in 57 %: one network in a hundred is a disaster
+there that carries much of the variance, and no interval knows of what its sample has not seen.
 """
 
 from dataclasses import asdict, dataclass
@@ -69,8 +72,15 @@ def main_effects_share(
     left_by_main = fit.by_network((fit.errors_V - additive_V) ** 2)
     left_by_all = fit.by_network((fit.errors_V - all_orders_V) ** 2)
     variance, num = fit.deviations_N, len(fit.errors_N)
-    settings: dict[str, Any] = {"confidence": confidence, "num_bootstrap": num_bootstrap, "rng": rng, "widen": fit.widen}
-    explained = ratios(np.stack([variance - left_by_main, variance - left_by_all], axis=1), variance[:, None], **settings)
+    settings: dict[str, Any] = {
+        "confidence": confidence,
+        "num_bootstrap": num_bootstrap,
+        "rng": rng,
+        "widen": fit.widen,
+    }
+    explained = ratios(
+        np.stack([variance - left_by_main, variance - left_by_all], axis=1), variance[:, None], **settings
+    )
     assert explained is not None, "errors differ, so their variance is above 0"
     if noise_variance_pct2 is None:
         additive, explainable = variance - left_by_main, variance - left_by_all

@@ -15,8 +15,8 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.interpolate import BSpline
 from scipy.optimize import nnls
-from sklearn.preprocessing import SplineTransformer
 
 from sweep.statistics.bootstrap import Floats
 from sweep.statistics.factors import Column, Factors
@@ -26,7 +26,7 @@ FEWEST_NETWORKS = 20
 """Fewer say nothing of what matters among several factors: the analyses give None."""
 
 NUM_FOLDS, NUM_REPEATS = 5, 2
-_MOST_SINGLE_LEVELS, _NUM_KNOTS = 5, 4
+_MOST_SINGLE_LEVELS, _NUM_KNOTS, _DEGREE = 5, 4, 3
 _PENALTIES = np.logspace(-3, 5, 25)
 
 
@@ -157,9 +157,8 @@ def _basis(column: Column) -> Floats:
     counts = np.bincount(column.codes)
     middles = np.cumsum(counts) - counts / 2
     positions = (middles - middles[0]) / (middles[-1] - middles[0])
-    knots = np.linspace(0, 1, _NUM_KNOTS)[:, None]
-    splines = SplineTransformer(knots=knots, degree=3, include_bias=False).fit_transform(positions[:, None])
-    return np.asarray(splines)[column.codes]
+    knots = np.pad(np.linspace(0, 1, _NUM_KNOTS), _DEGREE, mode="edge")
+    return BSpline.design_matrix(positions, knots, _DEGREE).toarray()[column.codes]
 
 
 class _Additive:

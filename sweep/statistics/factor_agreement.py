@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 from scipy.special import ndtri
-from scipy.stats import rankdata
 
 from sweep.spaces import SPACES
 from sweep.statistics.bootstrap import Floats, significance
@@ -102,9 +101,7 @@ def factor_agreement(
     None unless both know two factors.
     """
     known = {effect.factor for effect in effects}
-    rows = [
-        row for row in importances.factors if row.factor in known and None not in (row.total.low, row.total.high)
-    ]
+    rows = [row for row in importances.factors if row.factor in known and None not in (row.total.low, row.total.high)]
     if len(rows) < 2:
         return None
     names = [row.factor for row in rows]
@@ -123,8 +120,12 @@ def factor_agreement(
         first_by_rules=names[first[1]],
         same_first=first[0] == first[1],
         chance_same_first=float(np.mean(same)),
-        spearman=_estimate(_spearman(totals, largest), importances.confidence) if len(rows) >= FEWEST_FACTORS else UNKNOWN,
-        kendall=_estimate(_kendall(totals, largest), importances.confidence) if len(rows) >= FEWEST_FACTORS else UNKNOWN,
+        spearman=_estimate(_spearman(totals, largest), importances.confidence)
+        if len(rows) >= FEWEST_FACTORS
+        else UNKNOWN,
+        kendall=_estimate(_kendall(totals, largest), importances.confidence)
+        if len(rows) >= FEWEST_FACTORS
+        else UNKNOWN,
         num_draws=num_draws,
         confidence=importances.confidence,
     )
@@ -148,7 +149,8 @@ def _estimate(correlations: Floats, confidence: float) -> IntervalEstimate:
 
 def _spearman(x: Floats, y: Floats) -> Floats:
     """Of each row."""
-    ranks = [rankdata(values, axis=1) - (values.shape[1] + 1) / 2 for values in (x, y)]
+    # The sum of signs against all others is twice the rank less its mean.
+    ranks = [np.sign(values[:, :, None] - values[:, None, :]).sum(axis=2) for values in (x, y)]
     scale = np.sqrt(np.sum(ranks[0] ** 2, axis=1) * np.sum(ranks[1] ** 2, axis=1))
     return np.sum(ranks[0] * ranks[1], axis=1) / np.where(scale > 0, scale, 1.0)
 

@@ -173,7 +173,11 @@ def _of_stages(symbol: str, rows: list[tuple[float, ...]], by: Resolution) -> di
     if by == "stage" and alike:
         return stages
     logs = [np.log2(row) for row in rows]
-    size = {"depth": [sum(row) for row in rows]} if symbol == "d" else {f"{symbol} mean": [_rounded(log.mean()) for log in logs]}
+    size = (
+        {"depth": [sum(row) for row in rows]}
+        if symbol == "d"
+        else {f"{symbol} mean": [_rounded(log.mean()) for log in logs]}
+    )
     return size | {f"{symbol} growth": [_growth(log) for log in logs]} | stages
 
 

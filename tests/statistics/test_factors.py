@@ -48,9 +48,7 @@ def test_anynet_by_stage_has_a_factor_for_each_number():
 
 
 def test_what_all_stages_share_is_one_number():
-    shared = [
-        anynet((1, 16, g, b), (depth, 32, g, b)) for g, b, depth in ((8, 1, 1), (4, 1, 2), (4, 2, 3), (8, 2, 5))
-    ]
+    shared = [anynet((1, 16, g, b), (depth, 32, g, b)) for g, b, depth in ((8, 1, 1), (4, 1, 2), (4, 2, 3), (8, 2, 5))]
     for by in ("factor", "stage"):
         found = columns(factors_of(shared, by=by))
         assert (found["g"], found["b"]) == (["g"], ["b"])
@@ -80,7 +78,9 @@ def test_constant_columns_are_told_and_left_out():
 
 def test_two_factors_that_say_the_same_are_one():
     width = np.array([16, 32, 64, 16, 128])
-    factors = factors_from_columns({"width": width, "heads": width / 16, "narrowness": -width, "other": [1, 2, 1, 1, 2]})
+    factors = factors_from_columns(
+        {"width": width, "heads": width / 16, "narrowness": -width, "other": [1, 2, 1, 1, 2]}
+    )
     assert factors.names == ("width = heads = narrowness", "other")
 
 

@@ -54,7 +54,15 @@ def test_rules_bring_widths_nearer_to_a_line_and_error_may_go_with_it():
     fitted = {}
     for space in ("anynet_c", "anynet_e"):
         population = sample_population(
-            get_space(space), ranges, num=60, seed=1, flops_min=4e5, flops_max=1.6e6, resolution=28, channels=1, classes=10
+            get_space(space),
+            ranges,
+            num=60,
+            seed=1,
+            flops_min=4e5,
+            flops_max=1.6e6,
+            resolution=28,
+            channels=1,
+            classes=10,
         )
         fitted[space] = fit_errors(population.members)
     assert np.median(fitted["anynet_e"]) < 0.6 * np.median(fitted["anynet_c"])
