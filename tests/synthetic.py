@@ -77,19 +77,25 @@ def tables(
     num_diverged: int = 0,
     num_failed: int = 0,
     num_unfinished: int = 0,
+    noise_pct: float = 0.0,
+    kinship: float = 0.0,
     **study_fields: Any,
 ) -> Tables:
     """One sweep. Of each space and scale the last trials launched failed, diverged or are unfinished, so many each.
 
     `mean_errors_pct` is each space's mean error at the first rung, 2 epochs; around it errors are skewed (a shifted
-    gamma distribution) with a standard deviation of `spread_pct` points.
+    gamma distribution) with a standard deviation of `spread_pct` points. `noise_pct` shakes each point of a curve, so
+    that ranks change; `kinship`, 0 to 1, is the share of the variance that networks of one number have in common at all
+    scales.
     """
+    common = {space: rng.gamma(4.0, size=trials_per_space) if kinship else 4.0 for space in mean_errors_pct}
     architectures: list[dict[str, Any]] = []
     trials: list[dict[str, Any]] = []
     epochs: list[dict[str, Any]] = []
     for scale_index, scale in enumerate(scales):
         for space, mean_pct in mean_errors_pct.items():
-            errors = mean_pct + spread_pct * (rng.gamma(4.0, size=trials_per_space) - 4.0) / 2.0
+            qualities = (1 - kinship) ** 0.5 * (rng.gamma(4.0, size=trials_per_space) - 4.0)
+            errors = mean_pct + spread_pct * (qualities + kinship**0.5 * (common[space] - 4.0)) / 2.0
             endings = ["failed"] * num_failed + ["diverged"] * num_diverged
             endings += ["running", "pending"] * num_unfinished
             endings = ["trained"] * (trials_per_space - len(endings)) + endings[:trials_per_space]
@@ -97,6 +103,8 @@ def tables(
             for draw, (error, ending) in enumerate(zip(errors, endings)):
                 drawn = _draw(space, scale, draw, len(trials), 4**scale_index, rng)
                 curve = [float(error * (1 + excess) / (1 + _EXCESS[1])) for excess in _EXCESS]
+                if noise_pct:
+                    curve = [error + noise_pct * float(rng.normal()) for error in curve]
                 row, rows = _train(drawn, curve, ending, seen, rng)
                 architectures.append(drawn)
                 trials.append(row)
@@ -132,6 +140,16 @@ def with_scale(tables: Tables, number: int, **fields: Any) -> Tables:
         {"name": scale["name"], **fields} if index == number else scale for index, scale in enumerate(told["scale"])
     ]
     return replace(tables, metadata=tables.metadata | {"study": study_from_dict(told).to_dict()})
+
+
+def scaled(rng: np.random.Generator, **changes: Any) -> Tables:
+    """A sweep of two scales, the large one with the networks of the small one, and repeats of both."""
+    scales = ("small", "large", "small_again", "large_again")
+    found = tables(rng=rng, scales=scales, **{"noise_pct": 0.7, "kinship": 0.8} | changes)
+    own = {"of": "small", "width_factor": 2.0, "depth_factor": 1.5, "num_train": 9000}
+    for number, fields in ((1, own), (2, {"of": "small"}), (3, {"of": "large"})):
+        found = with_scale(found, number, **fields)
+    return found
 
 
 def looked_at(

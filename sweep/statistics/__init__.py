@@ -1,9 +1,11 @@
 """What a sweep says: error distributions with bands, differences with intervals, verdicts on rules. Never torch."""
 
 from sweep.statistics.accounts import CohortSummary, Cost, best_trials, cost, summarise
+from sweep.statistics.assumptions import Assumptions
 from sweep.statistics.bootstrap import Interval, difference_interval
 from sweep.statistics.cohorts import Cohort, cohorts_of
 from sweep.statistics.distributions import edf, edf_band, share_interval
+from sweep.statistics.effects import share_below
 from sweep.statistics.errors import (
     chance_error_pct,
     cohort,
@@ -20,9 +22,10 @@ from sweep.statistics.pairs import repeats_of, scale_pairs
 from sweep.statistics.reading import read_curves
 from sweep.statistics.seeds import Estimate, estimates, flattery_pct, over_images, over_seeds
 from sweep.statistics.space_estimates import SpaceEstimate, estimate_space
-from sweep.statistics.verdicts import Terms, Verdict, holm, judge
+from sweep.statistics.verdicts import MeasureVerdict, Terms, Verdict, holm, judge
 
 __all__ = [
+    "Assumptions",
     "Cohort",
     "CohortSummary",
     "Cost",
@@ -32,6 +35,7 @@ __all__ = [
     "FullBudget",
     "Interval",
     "Look",
+    "MeasureVerdict",
     "SpaceEstimate",
     "Terms",
     "Verdict",
@@ -67,6 +71,7 @@ __all__ = [
     "read_curves",
     "repeats_of",
     "scale_pairs",
+    "share_below",
     "share_interval",
     "shared_rung",
     "study_of",

@@ -101,15 +101,16 @@ def distribution(space: Weighted) -> tuple[Floats, Floats]:
 
 
 def share_below(space: Weighted, grid: Floats, *, confidence: float) -> tuple[Floats, Floats, Floats]:
-    """The estimated share of networks at or below each error of `grid`, with pointwise limits (as for the
-    quantiles)."""
+    """The estimated share of networks at or below each error of `grid` (rising), with pointwise limits (as for the
+    quantiles). All three rise, as the share does: limits are widened to, never narrowed."""
     shares, squared_errors = _shares(space, grid)
     shares = np.clip(np.maximum.accumulate(shares), 0.0, 1.0)
     num = _effective(shares, squared_errors, space)
     below, above, alpha = shares * num, (1 - shares) * num, 1 - confidence
     low = np.where(below > 0, betaincinv(below + 0.5, above + 0.5, alpha / 2), 0.0)
     high = np.where(above > 0, betaincinv(below + 0.5, above + 0.5, 1 - alpha / 2), 1.0)
-    return shares, np.minimum(low, shares), np.maximum(high, shares)
+    low, high = np.minimum(low, shares), np.maximum(high, shares)
+    return shares, np.minimum.accumulate(low[::-1])[::-1], np.maximum.accumulate(high)
 
 
 def _quantile(space: Weighted, level: float) -> _Quantile:

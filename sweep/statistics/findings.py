@@ -29,6 +29,16 @@ class Findings:
     estimates: tuple[SpaceEstimate, ...]
     assumptions: Assumptions
 
+    @property
+    def at_rungs(self) -> tuple[Verdict, ...]:
+        """The verdicts at the budget that all networks reached."""
+        return tuple(verdict for verdict in self.verdicts if not verdict.is_estimated)
+
+    @property
+    def at_full_budget(self) -> tuple[Verdict, ...]:
+        """Those that early stopping leaves to be estimated; none where the others are at the full budget."""
+        return tuple(verdict for verdict in self.verdicts if verdict.is_estimated)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
