@@ -224,7 +224,7 @@ def _change_text(found: RuleAcrossScales) -> str:
     if change.value is None or change.low is None or change.high is None:
         return ""
     return (
-        f" (effect {signed(change.value)} points from {found.scales[0]} to {found.scales[-1]}, "
+        f" (the effect changes by {signed(change.value)} points from {found.scales[0]} to {found.scales[-1]}, "
         f"{100 * found.effect.confidence:.4g} % interval {signed(change.low)} to {signed(change.high)})"
     )
 

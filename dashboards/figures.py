@@ -46,6 +46,8 @@ WEBGL_POINTS = 3_000
 MAX_CURVE_POINTS = 60_000
 # In the forest, how far below its rule an estimate at the full budget stands, in rows.
 _FULL_BELOW = 0.44
+# So many times what the verdicts at the rungs need, estimates may widen its axis.
+_MOST_VAGUE = 2.0
 
 
 # -- what several figures share --------------------------------------------------------------------------------
@@ -163,7 +165,7 @@ def forest_figure(verdicts: Sequence[Verdict], at_full_budget: Sequence[Verdict]
     labels = [_forest_label(verdict, verdicts) for _, verdict in rows]
     lowest = max([y for y, _ in rows], default=-1)
     figure.update_yaxes(tickvals=[y for y, _ in rows], ticktext=labels, range=[lowest + 0.6, -0.6])
-    figure.update_xaxes(range=_forest_window([verdict for _, verdict in rows]))
+    figure.update_xaxes(range=_forest_window(verdicts, at_full_budget))
     if verdicts:
         margin = verdicts[0].margin_pct
         figure.add_vrect(x0=-margin, x1=margin, fillcolor=FAINT, line_width=0, layer="below")
@@ -190,11 +192,18 @@ def _forest_label(verdict: Verdict, verdicts: Sequence[Verdict]) -> str:
     return f"{rule_label(verdict.rule)}<br>{small(place + pair_label(verdict))}"
 
 
-def _forest_window(verdicts: Sequence[Verdict]) -> tuple[float, float]:
-    """Symmetric about 0, so that the sides of "helps" and "hurts" weigh the same."""
-    ends = [e for v in verdicts for e in (v.effect_pct, v.ci_low_pct, v.ci_high_pct, v.margin_pct) if e is not None]
-    reach = 1.08 * max([abs(end) for end in ends], default=1.0) or 1.0
+def _forest_window(verdicts: Sequence[Verdict], at_full_budget: Sequence[Verdict] = ()) -> tuple[float, float]:
+    """Symmetric about 0, so that the sides of "helps" and "hurts" weigh the same. All is in it but the ends of
+    estimates that few audited networks leave so vague that the rest would not be seen."""
+    reach = max([abs(end) for v in verdicts for end in _forest_ends(v)], default=1.0) or 1.0
+    estimated = max([abs(end) for v in at_full_budget for end in _forest_ends(v)], default=0.0)
+    reach = 1.08 * max(reach, min(estimated, _MOST_VAGUE * reach))
     return -reach, reach
+
+
+def _forest_ends(verdict: Verdict) -> list[float]:
+    ends = (verdict.effect_pct, verdict.ci_low_pct, verdict.ci_high_pct, verdict.margin_pct)
+    return [end for end in ends if end is not None]
 
 
 def _forest_trace(decision: str, mark: Mark, drawn: list[tuple[float, Verdict]], *, is_small: bool) -> go.Scatter:

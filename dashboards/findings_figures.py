@@ -42,9 +42,10 @@ def full_budget_figure(
             trace = _survivors_trace(cohort.space, colours[cohort.space], errors, window)
             figure.add_trace(trace.update(showlegend=not number))
     epochs = max([cohort.full_budget for cohort in cohorts], default=0)
-    dress(figure, height=420, x_title=f"validation error after {epochs_text(epochs)}, %", y_title="share of networks")
+    dress(figure, height=440, x_title=f"validation error after {epochs_text(epochs)}, %", y_title="share of networks")
     figure.update_xaxes(range=list(window))
     figure.update_yaxes(range=[-0.02, 1.02], tickformat=".0%")
+    figure.update_layout(margin={"t": 64})  # two lines of legend
     return figure, sum(int(np.count_nonzero(sample.values > window[1])) for _, sample in told)
 
 
@@ -56,11 +57,11 @@ def _estimated_traces(
     grid = np.linspace(shown.min(), window[1], _NUM_POINTS) if len(shown) else np.empty(0)
     share, low, high = share_below([(1.0, sample)], grid, confidence=confidence)
     line = go.Scatter(
-        x=np.concatenate([[window[0]], grid[:1], grid]),
-        y=np.concatenate([[0.0], np.zeros(len(grid[:1])), share]),
+        x=np.concatenate([[window[0]], grid]),
+        y=np.concatenate([[0.0], share]),
         mode="lines",
-        line={"color": colour, "width": 2.5},
-        name=f"{title} (n = {sample.num}, {len(sample.values)} known)",
+        line={"shape": "hv", "color": colour, "width": 2.5},
+        name=f"{title} ({len(sample.values)} of {sample.num} known)",
         legendgroup=space,
         hovertemplate=f"%{{y:.0%}} of {title} at or below %{{x:.1f}} %<extra></extra>",
     )
@@ -108,7 +109,7 @@ def ranks_figure(budgets: Sequence[BudgetAgreement], colours: Mapping[str, str])
         )  # fmt: skip
     dress(figure, height=330, x_title="trained for")
     figure.update_yaxes(range=[_lowest(budgets), 1.04])
-    figure.update_yaxes(title="rank correlation", col=1)
+    figure.update_yaxes(title_text="rank correlation", col=1)
     if titles:
         figure.update_layout(legend={"y": 1.14}, margin={"t": 78})
     return figure

@@ -78,6 +78,7 @@ class InFull:
     estimates: list[SpaceEstimate]
     is_estimated: bool
     has_survivors: bool
+    has_bounds: bool
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def render_report(tables: Tables, findings: Findings, *, reruns: Reruns = ()) ->
         looks=words.looks_text(tables),
         num_not_needed=num_not_needed(tables) if ended_early_by(tables) else 0,
         verdicts=[(verdict, _note(verdict, len(verdicts))) for verdict in verdicts],
-        at_full=[(verdict, _note(verdict, len(at_full))) for verdict in at_full],
+        at_full=at_full,
         measured=words.measures_text(verdicts),
         decides=any(other.verdict for verdict in verdicts for other in verdict.others),
         matched_on=next((v.matched_on for v in verdicts if v.matched_on != "none"), None),
@@ -260,6 +261,7 @@ def _in_full(
         estimates=estimates,
         is_estimated=is_estimated,
         has_survivors=any(estimate.survivors_mean_pct is not None for estimate in estimates),
+        has_bounds=any(estimate.mean is None for estimate in estimates),
     )
 
 
@@ -267,6 +269,7 @@ def _assumptions(study: Study, found: Assumptions) -> dict[str, Any]:
     """What the section on assumptions shows: sentences, and the rows of each table."""
     colours = {space: study.colour_of(space) for space in study.spaces}
     known = [one for one in found.budgets if one.ranks.spearman.value is not None]
+    is_drawn = len({(one.scale, one.epochs) for one in known}) > 1
     return {
         "assumptions": assumptions_told(found),
         "near_best": [_near_best(rows) for rows in _by_place(found.near_best)],
@@ -274,7 +277,7 @@ def _assumptions(study: Study, found: Assumptions) -> dict[str, Any]:
         "probability": f"{100 * found.near_best[0].near.probability:g} %" if found.near_best else "",
         "ranks": [_ranks(rows, known) for rows in _by_place(known)],
         "ranks_epochs": sorted({one.epochs for one in known}),
-        "ranks_figure": _embed(ranks_figure(known, colours), "ranks") if known else "",
+        "ranks_figure": _embed(ranks_figure(known, colours), "ranks") if is_drawn else "",
         "seeds": [one for one in found.seeds if one.reliability.seed_sd_pct is not None],
         "scale_rows": [(one, choices) for one in found.scales if (choices := _choices(one))],
         "rule_rows": found.rules,

@@ -254,7 +254,7 @@ def measures_text(verdicts: Sequence[Verdict]) -> str:
         if o.verdict not in (None, "undecided", v.verdict)
     ]
     if not other:
-        return "No rule is decided otherwise by the median, by the best tenth or by how often it wins than by the mean."
+        return "By the median, by the best tenth and by how often it wins, no rule is decided otherwise than by the mean."
     return f"Decided otherwise than by the mean: {joined(other)}."
 
 
