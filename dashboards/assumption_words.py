@@ -5,7 +5,7 @@ same. Of several spaces a sentence tells the one where an assumption holds least
 tables tell the others.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dashboards.words import MINUS, epochs_text, joined, rule_names, share_text, signed
@@ -39,8 +39,8 @@ def lottery_text(estimates: Sequence[SpaceEstimate]) -> str:
     )
     return (
         f"Early stopping ended {ended:,} of {networks:,} networks before their full budget. Of the {wanted:,} that it "
-        f"wanted to end, a lottery kept {kept:,} whatever their error; these stand for the others, so that what is told "
-        "here is of all networks."
+        f"wanted to end, a lottery kept {kept:,} whatever their error; these stand for the others, so that what is "
+        "told here is of all networks."
     )
 
 
@@ -63,8 +63,8 @@ def bounds_texts(estimates: Sequence[SpaceEstimate]) -> list[str]:
     return [
         f"{space_title(e.space)}{f' at {e.scale}' if name_scale else ''} has no estimate: the lottery kept "
         f"{e.num_audited or 'none'} of the {e.num_wanted_to_end} networks that early stopping wanted to end, and two "
-        f"are the fewest. Whatever the others would have reached, the mean error of its {e.num_networks} networks after "
-        f"{epochs_text(e.epochs)} lies between {e.bounds.low_pct:.1f} and {e.bounds.high_pct:.1f} % (at most "
+        f"are the fewest. Whatever the others would have reached, the mean error of its {e.num_networks} networks "
+        f"after {epochs_text(e.epochs)} lies between {e.bounds.low_pct:.1f} and {e.bounds.high_pct:.1f} % (at most "
         f"{e.bounds.high_if_no_worse_pct:.1f} % if none ends worse than it was when it was stopped)."
         for e in estimates
         if e.mean is None and e.bounds is not None
@@ -105,11 +105,11 @@ def near_best_text(found: Sequence[NearBestOfSpace]) -> str:
     near, only = rarest.near, len(known) == 1
     many = "" if near.draws.low is None else f" ({ends_text(near.draws, '{:,.0f}')})"
     return (
-        f"{'In' if only else 'Where they are rarest, in'} {_place(rarest, known)}, {_share(near.share, near.confidence)} "
-        f"of the networks come within {points_text(near.within_pct)} of {border_text(near.reference_share)}, "
-        f"{near.reference_pct:.1f} % error after {epochs_text(rarest.epochs)} "
-        f"({_counted(near.num_networks, near.num_finished)}): {near.draws.value:,.0f} random draws{many} hold one of them with "
-        f"{100 * near.probability:g} % probability."
+        f"{'In' if only else 'Where they are rarest, in'} {_place(rarest, known)}, "
+        f"{_share(near.share, near.confidence)} of the networks come within {points_text(near.within_pct)} of "
+        f"{border_text(near.reference_share)}, {near.reference_pct:.1f} % error after {epochs_text(rarest.epochs)} "
+        f"({_counted(near.num_networks, near.num_finished)}): {near.draws.value:,.0f} random draws{many} hold one of "
+        f"them with {100 * near.probability:g} % probability."
     )
 
 
@@ -118,23 +118,22 @@ def border_text(reference_share: float | None) -> str:
 
 
 def budgets_text(found: Sequence[BudgetAgreement]) -> str:
-    """How the ranks at the first rung, and at the last, agree with those at the full budget: a sentence a scale."""
+    """How the ranks at the first rung of each scale, and at its last, agree with those at the full budget."""
     known = [one for one in found if one.ranks.spearman.value is not None]
     scales = list(dict.fromkeys(one.scale for one in known))
-    return " ".join(
-        _budgets_of_scale([one for one in known if one.scale == scale], f" at {scale}" if len(scales) > 1 else "")
+    told = [
+        f"after {epoch} of {epochs_text(own[0].full_epochs)}{f' at {scale}' if len(scales) > 1 else ''} "
+        f"{_ranks_text(own)}"
         for scale in scales
-    )
-
-
-def _budgets_of_scale(found: Sequence[BudgetAgreement], place: str) -> str:
-    epochs, full = sorted({one.epochs for one in found}), epochs_text(found[0].full_epochs)
-    first, *later = [
-        (f"after {epoch} of {full}", _ranks_text([one for one in found if one.epochs == epoch]))
-        for epoch in dict.fromkeys((epochs[0], epochs[-1]))
+        for epoch in _first_and_last({one.epochs for one in known if one.scale == scale})
+        if (own := [one for one in known if (one.scale, one.epochs) == (scale, epoch)])
     ]
-    text = f"{first[0].capitalize()}{place} the rank correlation with the order at the end is {first[1]}"
-    return "; ".join([text, *(f"{when} {found}" for when, found in later)]) + "."
+    return f"The rank correlation with the order at the end is {'; '.join(told)}." if told else ""
+
+
+def _first_and_last(epochs: Iterable[int]) -> list[int]:
+    rising = sorted(epochs)
+    return list(dict.fromkeys((rising[0], rising[-1])))
 
 
 def _ranks_text(found: Sequence[BudgetAgreement]) -> str:
@@ -161,8 +160,8 @@ def seeds_text(found: Sequence[SeedNoise]) -> str:
         f"({_interval(ranks, noise.confidence)})."
     )
     return (
-        f"{'In' if only else 'Where it does most, in'} {_place(most, known)}, another seed moves a network’s error after "
-        f"{epochs_text(most.epochs)} by a standard deviation of {noise.seed_sd_pct:.2f} points "
+        f"{'In' if only else 'Where it does most, in'} {_place(most, known)}, another seed moves a network’s error "
+        f"after {epochs_text(most.epochs)} by a standard deviation of {noise.seed_sd_pct:.2f} points "
         f"({noise.num_repeated} networks repeated){ranked}"
     )
 
@@ -183,11 +182,13 @@ def _scales_text(found: Sequence[ScaleAgreement]) -> str:
         if freed.value is None
         else f", {decimal(freed.value)} freed of the noise of single seeds ({_interval(freed, ranks.confidence)})"
     )
+    num_others = len(found) - 1
+    others = f"; the other {f'{num_others} spaces' if num_others > 1 else 'space'} more so" if num_others else ""
     return (
         f"From {least.small} ({epochs_text(least.small_epochs)}) to {least.large} ({epochs_text(least.large_epochs)}) "
         f"the {ranks.num_networks} networks of {space_title(least.space)} keep their order with a rank correlation of "
         f"{decimal(ranks.observed.value)} ({_interval(ranks.observed, ranks.confidence)}){corrected}"
-        f"{f'; the other {len(found) - 1} spaces more so' if len(found) > 1 else ''}."
+        f"{others}."
         f"{_choice_text(least.choices[-1], least) if least.choices else ''}"
     )
 
@@ -198,8 +199,8 @@ def _choice_text(choice: Choice, scales: ScaleAgreement) -> str:
         return ""
     return (
         f" Its best {100 * choice.share:g} % at {scales.small} ({choice.num_chosen} of {choice.num_pairs}) hold "
-        f"{_share(recall, choice.confidence)} of as many best at {scales.large}, by chance {100 * choice.random_recall:.0f}"
-        f" %; their median is {regret.value:.1f} points worse than that of the best, by chance "
+        f"{_share(recall, choice.confidence)} of as many best at {scales.large}, by chance "
+        f"{share_text(choice.random_recall)}; their median is {regret.value:.1f} points worse than that of the best, by chance "
         f"{choice.random_typical_regret_pct:.1f}."
     )
 
@@ -246,6 +247,15 @@ def ends_text(found: IntervalEstimate, form: str = "{:.2f}") -> str:
     if found.low is None or found.high is None:
         return "no interval"
     return f"{form.format(found.low)} to {form.format(found.high)}".replace("-", MINUS)
+
+
+def error_ends(found: IntervalEstimate) -> str:
+    """The interval of an error in percent; 0 and 100, where it cannot but lie, are no ends that were found."""
+    if found.low is not None and found.high is not None and found.low <= 0:
+        return f"up to {found.high:.1f}"
+    if found.low is not None and found.high is not None and found.high >= 100:
+        return f"from {found.low:.1f}"
+    return ends_text(found, "{:.1f}")
 
 
 def share_ends(found: IntervalEstimate) -> str:

@@ -211,17 +211,18 @@ def _forest_trace(decision: str, mark: Mark, drawn: list[tuple[float, Verdict]],
     reach = [
         0.0 if v.ci_low_pct is None or v.ci_high_pct is None else (v.ci_high_pct - v.ci_low_pct) / 2 for v in verdicts
     ]
-    marker = {"symbol": mark.plotly_symbol, "size": 13, "color": mark.colour, "line": {"width": 2, "color": mark.colour}}
+    marker = {"symbol": mark.plotly_symbol, "size": 13, "color": mark.colour}
+    line = {"width": 2, "color": mark.colour}
     error = {"type": "data", "array": reach, "color": mark.colour, "thickness": 2.5, "width": 6}
     if is_small:
-        marker, error = marker | {"size": 8, "line": {"width": 1.5}}, error | {"thickness": 1.2, "width": 4}
+        marker, line, error = marker | {"size": 8}, line | {"width": 1.5}, error | {"thickness": 1.2, "width": 4}
     return go.Scatter(
         x=[v.effect_pct for v in verdicts],
         y=[row for row, _ in drawn],
         mode="markers",
         name=decision,
         legendgroup=decision,
-        marker=marker,
+        marker=marker | {"line": line},
         error_x=error,
         customdata=[[sizes_text(v), epochs_text(v.rung_epochs)] for v in verdicts],
         hovertemplate=f"{decision}: %{{x:+.2f}} points, n = %{{customdata[0]}}, "

@@ -26,7 +26,14 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from dashboards import figures, words
-from dashboards.assumption_words import assumptions_told, border_text, full_budget_texts, is_told, points_text
+from dashboards.assumption_words import (
+    assumptions_told,
+    border_text,
+    error_ends,
+    full_budget_texts,
+    is_told,
+    points_text,
+)
 from dashboards.findings_figures import full_budget_figure, ranks_figure
 from sweep.records import Tables
 from sweep.records.journal import ENDED, UNFINISHED
@@ -167,6 +174,7 @@ def _template() -> jinja2.Template:
         "measure_value": words.measure_value,
         "measure_ends": words.measure_ends,
         "points": points_text,
+        "error_ends": error_ends,
         "typographic": lambda text: text.replace("-", words.MINUS),
         "title": space_title,
     }

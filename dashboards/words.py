@@ -203,22 +203,22 @@ def answers(tables: Tables, findings: Findings) -> list[str]:
     several = len({verdict.scale for verdict in verdicts}) > 1
     scales = [scale.name for scale in study_of(tables).judged_scales]
     told = [
-        [_answer(here, name_scale=several), full_budget_answer(here, _at_scale(at_full, scale))]
+        [_answer(here, name_scale=several), full_budget_answer(here, at_scale(at_full, scale))]
         for scale in scales
-        if (here := _at_scale(verdicts, scale))
+        if (here := at_scale(verdicts, scale))
     ]
     return [sentence for of_scale in told for sentence in of_scale if sentence]
 
 
-def _at_scale(verdicts: Sequence[Verdict], scale: str) -> list[Verdict]:
+def at_scale(verdicts: Sequence[Verdict], scale: str) -> list[Verdict]:
     return [verdict for verdict in verdicts if verdict.scale == scale]
 
 
 def full_budget_answer(verdicts: Sequence[Verdict], at_full_budget: Sequence[Verdict]) -> str:
     """Whether what is estimated at the full budget agrees with the verdicts at a rung of one scale: a sentence, none
     where nothing is estimated."""
-    earlier = {(v.rule, v.space_without, v.space_with): v for v in verdicts}
-    compared = [(earlier[key], v) for v in at_full_budget if (key := (v.rule, v.space_without, v.space_with)) in earlier]
+    earlier = {_key(v): v for v in verdicts}
+    compared = [(earlier[_key(v)], v) for v in at_full_budget if _key(v) in earlier]
     if not compared:
         return ""
     where = f"Estimated at the full budget, {epochs_text(compared[0][1].rung_epochs)},"
@@ -227,6 +227,10 @@ def full_budget_answer(verdicts: Sequence[Verdict], at_full_budget: Sequence[Ver
     if other:
         return f"{where} {joined(other)}{'' if len(other) == len(compared) else '; the others stay'}."
     return f"{where} {'the verdict' if len(compared) == 1 else f'each of the {len(compared)} verdicts'} is the same."
+
+
+def _key(verdict: Verdict) -> tuple[str, str, str]:
+    return verdict.rule, verdict.space_without, verdict.space_with
 
 
 def _told_at_full(verdict: Verdict, name: str) -> str:
@@ -254,7 +258,7 @@ def measures_text(verdicts: Sequence[Verdict]) -> str:
         if o.verdict not in (None, "undecided", v.verdict)
     ]
     if not other:
-        return "By the median, by the best tenth and by how often it wins, no rule is decided otherwise than by the mean."
+        return "No rule is decided otherwise by the median, the best tenth or how often it wins than by the mean."
     return f"Decided otherwise than by the mean: {joined(other)}."
 
 
@@ -327,10 +331,8 @@ Found = TypeVar("Found", bound=OfRule)
 def rule_names(found: Sequence[Found]) -> dict[Found, str]:
     """What to call each rule: where several spaces test it, with the one that does not obey."""
     counts = Counter(one.rule for one in found)
-    return {
-        one: f"“{rule_label(one.rule)}”" + (f" against {space_title(one.space_without)}" if counts[one.rule] > 1 else "")
-        for one in found
-    }
+    against = {one: f" against {space_title(one.space_without)}" if counts[one.rule] > 1 else "" for one in found}
+    return {one: f"“{rule_label(one.rule)}”{against[one]}" for one in found}
 
 
 def _claim(verdict: Verdict, name: str) -> str:
