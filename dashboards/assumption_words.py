@@ -101,7 +101,8 @@ def near_best_text(found: Sequence[NearBestOfSpace]) -> str:
     known = [one for one in found if one.near.within_pct == nearest and one.near.share.value is not None]
     if not known:
         return ""
-    rarest = min(known, key=lambda one: one.near.share.value or 0.0)
+    bounded = [one for one in known if one.near.share.low is not None] or known
+    rarest = min(bounded, key=lambda one: one.near.share.value or 0.0)
     near, only = rarest.near, len(known) == 1
     many = "" if near.draws.low is None else f" ({ends_text(near.draws, '{:,.0f}')})"
     return (
@@ -122,8 +123,7 @@ def budgets_text(found: Sequence[BudgetAgreement]) -> str:
     known = [one for one in found if one.ranks.spearman.value is not None]
     scales = list(dict.fromkeys(one.scale for one in known))
     told = [
-        f"after {epoch} of {epochs_text(own[0].full_epochs)}{f' at {scale}' if len(scales) > 1 else ''} "
-        f"{_ranks_text(own)}"
+        _ranks_text(own, f"{epoch} of {epochs_text(own[0].full_epochs)}{f' at {scale}' if len(scales) > 1 else ''}")
         for scale in scales
         for epoch in _first_and_last({one.epochs for one in known if one.scale == scale})
         if (own := [one for one in known if (one.scale, one.epochs) == (scale, epoch)])
@@ -136,11 +136,11 @@ def _first_and_last(epochs: Iterable[int]) -> list[int]:
     return list(dict.fromkeys((rising[0], rising[-1])))
 
 
-def _ranks_text(found: Sequence[BudgetAgreement]) -> str:
+def _ranks_text(found: Sequence[BudgetAgreement], when: str) -> str:
     least = min(found, key=lambda one: one.ranks.spearman.value or 0.0)
     ranks, at_least = least.ranks, "at least " if len(found) > 1 else ""
     return (
-        f"{at_least}{decimal(ranks.spearman.value)} ({space_title(least.space)}, "
+        f"{at_least}{decimal(ranks.spearman.value)} after {when} ({space_title(least.space)}, "
         f"{_interval(ranks.spearman, ranks.confidence)}, {_counted(ranks.num_networks, ranks.num_pairs)})"
     )
 
@@ -200,8 +200,8 @@ def _choice_text(choice: Choice, scales: ScaleAgreement) -> str:
     return (
         f" Its best {100 * choice.share:g} % at {scales.small} ({choice.num_chosen} of {choice.num_pairs}) hold "
         f"{_share(recall, choice.confidence)} of as many best at {scales.large}, by chance "
-        f"{share_text(choice.random_recall)}; their median is {regret.value:.1f} points worse than that of the best, by chance "
-        f"{choice.random_typical_regret_pct:.1f}."
+        f"{share_text(choice.random_recall)}; their median is {regret.value:.1f} points worse than that of the best, by "
+        f"chance {choice.random_typical_regret_pct:.1f}."
     )
 
 

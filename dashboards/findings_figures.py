@@ -42,10 +42,12 @@ def full_budget_figure(
             trace = _survivors_trace(cohort.space, colours[cohort.space], errors, window)
             figure.add_trace(trace.update(showlegend=not number))
     epochs = max([cohort.full_budget for cohort in cohorts], default=0)
-    dress(figure, height=440, x_title=f"validation error after {epochs_text(epochs)}, %", y_title="share of networks")
+    legend_px = 26 * -(-(len(told) + 1) // 4)  # about four entries a line, below the buttons
+    x_title = f"validation error after {epochs_text(epochs)}, %"
+    dress(figure, height=390 + legend_px, x_title=x_title, y_title="share of networks")
     figure.update_xaxes(range=list(window))
     figure.update_yaxes(range=[-0.02, 1.02], tickformat=".0%")
-    figure.update_layout(margin={"t": 64})  # two lines of legend
+    figure.update_layout(margin={"t": 34 + legend_px})
     return figure, sum(int(np.count_nonzero(sample.values > window[1])) for _, sample in told)
 
 

@@ -6,7 +6,7 @@ worse than the median of those that came before.
 """
 
 import json
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from sweep.records.tables import ARCHITECTURES, EPOCHS, TRIALS, Tables
+from sweep.statistics import Assumptions, Findings, Verdict
 from sweep.studies import study_from_dict
 
 MEAN_ERRORS_PCT = {"anynet_c": 24.0, "anynet_d": 21.5, "anynet_e": 21.4, "regnet_x": 19.4}
@@ -172,6 +173,24 @@ def looked_at(
         architectures=replaced(found.architectures, "launch_order", order),
         metadata=found.metadata | {"study": known | {"judging": known["judging"] | judging}},
     )
+
+
+def only(verdicts: Sequence[Verdict]) -> Findings:
+    """Findings that hold nothing else."""
+    return Findings(tuple(verdicts), (), Assumptions((), (), (), (), ()))
+
+
+def kept(sweep: Tables, *, lottery: bool, stopped: bool) -> Tables:
+    """Without the networks that only the lottery kept, or without those that were stopped."""
+    chosen = [
+        (lottery or row["outcome"] != "completed" or row["would_stop_at_epoch"] is None)
+        and (stopped or row["outcome"] != "stopped")
+        for row in sweep.trials.to_pylist()
+    ]
+    trials = sweep.trials.filter(pa.array(chosen))
+    left = set(trials["trial_id"].to_pylist())
+    epochs = sweep.epochs.filter(pa.array([trial_id in left for trial_id in sweep.epochs["trial_id"].to_pylist()]))
+    return replace(sweep, trials=trials, epochs=epochs)
 
 
 def replaced(table: pa.Table, column: str, values: pa.Array) -> pa.Table:
