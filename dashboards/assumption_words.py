@@ -62,8 +62,8 @@ def bounds_texts(estimates: Sequence[SpaceEstimate]) -> list[str]:
     name_scale = len({estimate.scale for estimate in estimates}) > 1
     return [
         f"{space_title(e.space)}{f' at {e.scale}' if name_scale else ''} has no estimate: the lottery kept "
-        f"{e.num_audited or 'none'} of the {e.num_wanted_to_end} networks that early stopping wanted to end, and two "
-        f"are the fewest. Whatever the others would have reached, the mean error of its {e.num_networks} networks "
+        f"{e.num_audited or 'none'} of the {e.num_wanted_to_end:,} networks that early stopping wanted to end, and two "
+        f"are the fewest. Whatever the others would have reached, the mean error of its {e.num_networks:,} networks "
         f"after {epochs_text(e.epochs)} lies between {e.bounds.low_pct:.1f} and {e.bounds.high_pct:.1f} % (at most "
         f"{e.bounds.high_if_no_worse_pct:.1f} % if none ends worse than it was when it was stopped)."
         for e in estimates
