@@ -200,8 +200,8 @@ def _choice_text(choice: Choice, scales: ScaleAgreement) -> str:
     return (
         f" Its best {100 * choice.share:g} % at {scales.small} ({choice.num_chosen} of {choice.num_pairs}) hold "
         f"{_share(recall, choice.confidence)} of as many best at {scales.large}, by chance "
-        f"{share_text(choice.random_recall)}; their median is {regret.value:.1f} points worse than that of the best, by "
-        f"chance {choice.random_typical_regret_pct:.1f}."
+        f"{share_text(choice.random_recall)}; their median is {regret.value:.1f} points worse than that of the best, "
+        f"by chance {choice.random_typical_regret_pct:.1f}."
     )
 
 

@@ -72,7 +72,7 @@ def test_many_spaces_are_drawn_without_their_survivors(cohorts):
 
 def test_a_space_without_an_estimate_has_no_curve_at_all(tables, cohorts):
     none = list(cohorts_of(synthetic.kept(tables, lottery=False, stopped=True)).values())
-    figure, num_beyond = full_budget_figure([none[0], cohorts[1]], COLOURS, confidence=0.95)
+    figure, _ = full_budget_figure([none[0], cohorts[1]], COLOURS, confidence=0.95)
     assert len(traces(figure)) == len(traces(figure, dotted=True)) == 1
     assert full_budget_figure([], COLOURS, confidence=0.95)[1] == 0
     assert not full_budget_figure(none, COLOURS, confidence=0.95)[0].data

@@ -138,8 +138,8 @@ def test_other_measures_are_told_where_they_decide_otherwise(verdicts):
     median, best, wins = seen.others
     text = words.measures_text([with_measures(seen, "undecided", "hurts", "helps")])
     assert text == (
-        f"Decided otherwise than by the mean: the rule “widths up” hurts by the best tenth ({words.signed(best.effect)}, "
-        f"95 % interval {words.signed(best.low)} to {words.signed(best.high)}) and the rule “widths up” helps by how "
+        f"Decided otherwise than by the mean: the rule “widths up” hurts by the best tenth "
+        f"({words.signed(best.effect)}, 95 % interval {words.signed(best.low)} to {words.signed(best.high)}) and the rule “widths up” helps by how "
         f"often it wins ({100 * wins.with_:.0f} %, 95 % interval {100 * (0.5 - wins.high):.0f} to "
         f"{100 * (0.5 - wins.low):.0f} %)."
     )
