@@ -1,12 +1,13 @@
 # The project's commands. Each says what it does, works as root or not, and may be run again at any time.
 .DEFAULT_GOAL := help
-.PHONY: help quickstart seed test faults soak lint clean
+.PHONY: help quickstart seed test calibration faults soak lint clean
 .NOTPARALLEL:
 
 help:
 	@echo 'make quickstart   .venv, packages, data, then the quickstart sweep into runs/quickstart: verdicts and a report'
 	@echo 'make seed         the example of d2l.ai 8.8 as the book has it: its layers, then its training, into runs/seed'
 	@echo 'make test         .venv, packages, data, then all tests'
+	@echo 'make calibration  do verdicts err as rarely as they say? REPETITIONS (1000); about half an hour; writes the page'
 	@echo 'make faults       every fault of the README, ROUNDS times each (5), and its table; as root, for small disks and hosts'
 	@echo 'make soak         MINUTES (60) of sweeps under a random mix of faults'
 	@echo 'make lint         ruff, mypy and the layers of the imports'
@@ -34,6 +35,13 @@ test:
 	@bash .ci/setup.sh dev
 	@echo '==> pytest, in two processes' >&2
 	@.venv/bin/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations=15
+
+REPETITIONS ?= 1000
+
+calibration:
+	@bash .ci/setup.sh dev
+	@echo '==> $(REPETITIONS) sweeps a row, into sweep/statistics/CALIBRATION.md' >&2
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 .venv/bin/python tests/benchmarks/calibration.py --repetitions $(REPETITIONS)
 
 ROUNDS ?= 5
 MINUTES ?= 60

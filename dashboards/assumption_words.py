@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from dashboards.words import MINUS, epochs_text, joined, rule_names, share_text, signed
 from sweep.spaces import space_title
-from sweep.statistics import Assumptions, SpaceEstimate
+from sweep.statistics import Assumptions, Choice, IntervalEstimate, SpaceEstimate
 from sweep.statistics.assumptions import (
     BudgetAgreement,
     NearBestOfSpace,
@@ -18,9 +18,7 @@ from sweep.statistics.assumptions import (
     ScaleAgreement,
     SeedNoise,
 )
-from sweep.statistics.choosing import Choice
 from sweep.statistics.heterogeneity import Constancy
-from sweep.statistics.intervals import IntervalEstimate
 
 _MOST_NUMBERS = 4  # rules that a sentence tells with their numbers
 

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from dashboards.assumption_words import assumptions_told, error_ends, is_told
 from dashboards.words import at_scale, epochs_text, full_budget_answer
-from sweep.statistics import Findings, SpaceEstimate, Verdict
-from sweep.statistics.intervals import IntervalEstimate
+from sweep.statistics import Findings, IntervalEstimate, SpaceEstimate, Verdict
 
 
 def findings_note(findings: Findings, looks: str = "") -> str:

@@ -40,6 +40,7 @@ from sweep.records.journal import ENDED, UNFINISHED
 from sweep.spaces import space_title
 from sweep.statistics import (
     Assumptions,
+    Choice,
     Cohort,
     CohortSummary,
     Findings,
@@ -58,7 +59,6 @@ from sweep.statistics import (
     summarise,
 )
 from sweep.statistics.assumptions import BudgetAgreement, NearBestOfSpace, ScaleAgreement
-from sweep.statistics.choosing import Choice
 from sweep.studies import TRAIN, Scale, Stopping, Study
 
 NUM_BEST = 5

@@ -12,8 +12,7 @@ from rich.text import Text
 
 from dashboards.assumption_words import assumptions_told, error_ends, full_budget_texts
 from dashboards.words import epochs_text
-from sweep.statistics import Assumptions, Findings, MeasureVerdict, SpaceEstimate, Verdict
-from sweep.statistics.intervals import IntervalEstimate
+from sweep.statistics import Assumptions, Findings, IntervalEstimate, MeasureVerdict, SpaceEstimate, Verdict
 
 VERDICT_STYLES = {"helps": "bold green", "free": "bold blue", "hurts": "bold red", "undecided": "yellow"}
 

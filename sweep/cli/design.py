@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 def plan_by_pilot(study: "Study", pilot: str, wishes: dict[str, float | None], *, as_json: bool) -> None:
     """`wishes` by name, as in `design.Wishes`."""
     from sweep import terminal
-    from sweep.scheduling.design import NUM_REPETITIONS, Wishes, num_sweeps, plan_design
+    from sweep.scheduling.design import NUM_REPETITIONS, Wishes, num_sweeps, plan_design, study_design
     from sweep.scheduling.pools import pools_of
 
-    pools = pools_of(pilot, spaces=(), max_epochs=study.stopping.max_epochs)
+    pools = pools_of(pilot, spaces=(), max_epochs=study_design(study).max_epochs)
     pools = [pool for pool in pools if pool.space in study.spaces] or pools
     with terminal.counted("replayed sweeps", num_sweeps(study, NUM_REPETITIONS), stderr()) as progress:
         plan = plan_design(

@@ -27,7 +27,7 @@ from sweep.scheduling.simulate import known_pairs, processes_for
 from sweep.statistics.samples import Floats
 from sweep.studies import Study
 
-REDUCTION_FACTORS = (2, 3, 4)
+REDUCTION_FACTORS = (3, 4, 9)
 GRACE_EPOCHS = (1, 2, 4)
 AUDIT_FRACTIONS = (0.0, 0.05, 0.1, 0.2, 0.4)
 SIZES = (0.25, 0.5, 1.0, 2.0)  # times the study's trials
@@ -146,8 +146,14 @@ def plan_design(
 
 
 def study_design(study: Study) -> Design:
-    """What the study says; one that stops nothing is planned for "asha"."""
-    stopping = study.stopping
+    """What the study says; one that stops nothing is planned for "asha". Raises `ValueError` where scales differ."""
+    stopping, *others = (study.stopping_at(scale.name) for scale in study.judged_scales)
+    if any(other != stopping for other in others):
+        names = ", ".join(scale.name for scale in study.judged_scales)
+        raise ValueError(
+            f"scale: {names} have epochs of their own, and a pilot speaks of one budget; plan a study of one scale at "
+            "a time"
+        )
     schedulers = {method: scheduler for scheduler, method in METHODS.items() if method != "none"}
     return Design(
         scheduler=schedulers.get(stopping.method, "asha"),

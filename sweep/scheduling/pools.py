@@ -13,6 +13,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from sweep.records import Journal, find_run, from_journal
 from sweep.records.journal import UNFINISHED
@@ -96,10 +97,10 @@ def pools_of(
 def _read(source: str) -> tuple[dict[tuple[str, str], Cohort], dict[str, float] | None]:
     """Cohorts by scale and space, and the seconds of an epoch by trial, where they were recorded."""
     if Path(source).is_file() or source.endswith(".parquet"):
-        return read_curves(source), None
+        return read_curves(source), _seconds_of(Path(source))
     if source == REFERENCE and not Path(source).exists():
         with as_file(files("sweep.studies") / REFERENCE_FILE) as path:
-            return read_curves(path), None
+            return read_curves(path), _seconds_of(path)
     folder = find_run(source)
     with Journal.open(folder, read_only=True) as journal:
         unfinished = sum(count for outcome, count in journal.counts().items() if outcome in UNFINISHED)
@@ -113,6 +114,18 @@ def _read(source: str) -> tuple[dict[tuple[str, str], Cohort], dict[str, float] 
         row["trial_id"]: (row["train_time_s"] + row["eval_time_s"]) / max(row["epochs_trained"], 1) for row in rows
     }
     return cohorts_of(tables), seconds
+
+
+def _seconds_of(path: Path) -> dict[str, float] | None:
+    """By trial, from a column `train_time_s` of each epoch's seconds, which a file of curves may have."""
+    if "train_time_s" not in pq.read_schema(path).names:
+        return None
+    means = (
+        pq.read_table(path, columns=["trial_id", "train_time_s"])
+        .group_by("trial_id")
+        .aggregate([("train_time_s", "mean")])
+    )
+    return dict(zip(map(str, means["trial_id"].to_pylist()), means["train_time_s_mean"].to_pylist()))
 
 
 def pool_of(cohort: Cohort, epoch_s: Floats | None = None) -> Pool:

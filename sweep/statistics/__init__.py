@@ -3,6 +3,7 @@
 from sweep.statistics.accounts import CohortSummary, Cost, best_trials, cost, summarise
 from sweep.statistics.assumptions import Assumptions
 from sweep.statistics.bootstrap import Interval, difference_interval
+from sweep.statistics.choosing import Choice, choices
 from sweep.statistics.cohorts import Cohort, cohorts_of
 from sweep.statistics.distributions import edf, edf_band, share_interval
 from sweep.statistics.effects import share_below
@@ -16,39 +17,54 @@ from sweep.statistics.errors import (
 )
 from sweep.statistics.findings import Findings, find_in_cohorts, find_in_tables, pairs_of
 from sweep.statistics.full_budget import FullBudget, edf_bounds, full_budget
+from sweep.statistics.heterogeneity import Heterogeneity, effect_heterogeneity, paired_effect_heterogeneity
+from sweep.statistics.intervals import IntervalEstimate
 from sweep.statistics.looks import Look, due_look, ended_early_by, judge_study, looks_taken, num_not_needed
+from sweep.statistics.near_best import NearBest, share_near_best
 from sweep.statistics.paired import Difference, ensemble_gain, paired_difference
 from sweep.statistics.pairs import repeats_of, scale_pairs
+from sweep.statistics.ranks import RankAgreement, rank_agreement
 from sweep.statistics.reading import read_curves
+from sweep.statistics.seed_noise import CorrectedAgreement, Reliability, corrected_agreement, reliability
 from sweep.statistics.seeds import Estimate, estimates, flattery_pct, over_images, over_seeds
 from sweep.statistics.space_estimates import SpaceEstimate, estimate_space
 from sweep.statistics.verdicts import MeasureVerdict, Terms, Verdict, holm, judge
 
 __all__ = [
     "Assumptions",
+    "Choice",
     "Cohort",
     "CohortSummary",
+    "CorrectedAgreement",
     "Cost",
     "Difference",
     "Estimate",
     "Findings",
     "FullBudget",
+    "Heterogeneity",
     "Interval",
+    "IntervalEstimate",
     "Look",
     "MeasureVerdict",
+    "NearBest",
+    "RankAgreement",
+    "Reliability",
     "SpaceEstimate",
     "Terms",
     "Verdict",
     "best_trials",
     "chance_error_pct",
+    "choices",
     "cohort",
     "cohorts_of",
+    "corrected_agreement",
     "cost",
     "difference_interval",
     "due_look",
     "edf",
     "edf_band",
     "edf_bounds",
+    "effect_heterogeneity",
     "ended_early_by",
     "ensemble_gain",
     "errors_at",
@@ -67,12 +83,16 @@ __all__ = [
     "over_images",
     "over_seeds",
     "paired_difference",
+    "paired_effect_heterogeneity",
     "pairs_of",
+    "rank_agreement",
     "read_curves",
+    "reliability",
     "repeats_of",
     "scale_pairs",
     "share_below",
     "share_interval",
+    "share_near_best",
     "shared_rung",
     "study_of",
     "summarise",

@@ -63,9 +63,14 @@ def full_budget(cohort: Cohort, method: Method = "model_assisted") -> Sample | N
     if ended.is_certain.all():
         return Complete(ended.final_errors)
     num_audited = int(np.count_nonzero(ended.is_finished & ~ended.is_certain))
-    if num_audited < FEWEST_AUDITED or ended.audit_fraction == 0:
+    if ended.audit_fraction == 0 or num_audited < _fewest_audited(method, ended.audit_fraction):
         return None
     return FullBudget(ended, method)
+
+
+def _fewest_audited(method: Method, audit_fraction: float | None) -> int:
+    """With a stated lottery Horvitz and Thompson's estimate is without bias only if it is told whatever was drawn."""
+    return 0 if method == "horvitz_thompson" and audit_fraction is not None else FEWEST_AUDITED
 
 
 @dataclass(frozen=True)

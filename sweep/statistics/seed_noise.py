@@ -39,6 +39,8 @@ from sweep.statistics.ranks import positions, ranking_influence
 FEWEST_NETWORKS, FEWEST_REPEATED = 4, 5
 """Fewer networks, or fewer with repeats, leave the noise of a seed unknown."""
 
+_ROUNDING = 1e-9
+
 
 @dataclass(frozen=True)
 class Reliability:
@@ -46,7 +48,8 @@ class Reliability:
 
     `of_ranks` is on ranks, `of_errors` on the errors themselves, where a few diverged networks weigh more than all
     others. `seed_sd_pct` is the standard deviation of one network's error over seeds, in points. Of `num_networks`,
-    `num_repeated` have more than one seed, together `num_repeats` more. None below five with repeats.
+    `num_repeated` have more than one seed, together `num_repeats` more. None below five with repeats; no limits where
+    all repeats differ by the same.
     """
 
     num_networks: int
@@ -219,10 +222,15 @@ def _through_ranks(errors: Floats, seeds: Floats, gradient: Floats) -> Floats:
 
 
 def _no_better_than_normal(noise: _Moment, num_repeats: float) -> _Moment:
-    """With a standard error of at least σ² √(2 / repeats): few squares seldom show how far squares can go."""
-    error = noise.standard_error
-    least = noise.value * math.sqrt(2 / max(1.0, num_repeats))
-    return noise if error >= least or error == 0 else _Moment(noise.value, noise.influence * least / error)
+    """With a standard error of at least σ² √(2 / repeats): few squares seldom show how far squares can go.
+
+    NaN if they do not differ at all, for then nothing shows it.
+    """
+    error, least = noise.standard_error, noise.value * math.sqrt(2 / max(1.0, num_repeats))
+    if error >= least:
+        return noise
+    factor = least / error if error > _ROUNDING * least else math.nan
+    return _Moment(noise.value, noise.influence * factor)
 
 
 def _reliability(errors: Floats, on_ranks: _Components | None, confidence: float) -> Reliability:
@@ -293,6 +301,6 @@ def _combined(moves: list[float], correlations: Floats) -> float:
     return math.sqrt(max(0.0, float(np.array(moves) @ correlations @ np.array(moves))))
 
 
-def _within_one(measure: IntervalEstimate) -> IntervalEstimate:
-    ends = (None if end is None else max(-1.0, min(1.0, end)) for end in (measure.value, measure.low, measure.high))
+def _within_one(found: IntervalEstimate) -> IntervalEstimate:
+    ends = (None if end is None else max(-1.0, min(1.0, end)) for end in (found.value, found.low, found.high))
     return IntervalEstimate(*ends)

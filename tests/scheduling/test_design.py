@@ -6,6 +6,7 @@ import tomllib
 
 import pytest
 from click.testing import CliRunner
+from scaled import AGAIN, LARGE, scaled_study
 from scheduling.curves import cohorts, write_curves
 
 from sweep.cli import cli
@@ -82,6 +83,13 @@ def test_the_study_is_what_it_says():
     assert study_design(study_of()) == OWN
     assert study_design(study_of("stopping.method=synchronous")).scheduler == "successive_halving"
     assert study_design(study_of("stopping.method=none")).scheduler == "asha"
+    assert study_design(study_of("scale.max_epochs=5")).max_epochs == 5
+
+
+def test_a_study_whose_scales_have_budgets_of_their_own_is_refused():
+    assert study_design(scaled_study(AGAIN)).max_epochs == 6
+    with pytest.raises(ValueError, match=r"scale: small, large have epochs of their own.*; plan a study of one scale"):
+        study_design(scaled_study(LARGE, AGAIN))
 
 
 def test_the_lines_of_toml_make_the_design():

@@ -71,6 +71,7 @@ def test_there_is_no_estimate_without_a_lottery_or_while_trials_are_to_come():
     lonely[3, 1] = NAN
     assert full_budget(stopped.bare(lonely, ENDED_AT)) is None
     assert full_budget(by_hand(0.0)) is None
+    assert mean(stopped.bare(lonely, ENDED_AT), "horvitz_thompson") == pytest.approx((10 + 12 + 18 / 0.25) / 6)
     running = by_hand()
     running.is_open[4] = True
     assert full_budget(running) is None
