@@ -9,7 +9,7 @@ import pytest
 import synthetic
 from rich.console import Console
 
-from dashboards.assumption_words import assumptions_told
+from dashboards.assumption_words import assumptions_told, error_ends
 from sweep import findings_view
 from sweep.statistics import Findings, find_in_tables, judge, judge_study
 
@@ -41,7 +41,7 @@ def test_everything_fits_and_no_interval_is_cut(findings, width):
         assert f"{wins.with_:.0%} [{0.5 - wins.high:.0%}, {0.5 - wins.low:.0%}]" in text
     for estimate in findings.estimates:
         assert f"{estimate.num_known} of {estimate.num_networks}" in text
-        assert f"{estimate.mean.value:.1f} [{estimate.mean.low:.1f} to {estimate.mean.high:.1f}]" in text
+        assert f"{estimate.mean.value:.1f} [{error_ends(estimate.mean)}]" in text
 
 
 def test_an_interval_that_is_open_is_not_taken_for_markup(findings):

@@ -71,8 +71,8 @@ def test_seed_noise_is_told_where_it_does_most():
     found = [noise("anynet_c", 0.5), noise("anynet_d", 1.234, IntervalEstimate(0.81, 0.5, 0.93))]
     assert words.seeds_text(found) == (
         "Where it does most, in AnyNet D, another seed moves a network’s error after 2 epochs by a standard deviation "
-        "of 1.23 points (12 networks repeated), and two seeds rank its networks with a correlation of 0.81 (90 % interval "
-        "0.50 to 0.93)."
+        "of 1.23 points (12 networks repeated), and two seeds rank its networks with a correlation of 0.81 (90 % "
+        "interval 0.50 to 0.93)."
     )
     assert words.seeds_text([noise("anynet_c", 0.5)]).endswith("(12 networks repeated).")
     assert words.seeds_text([noise("anynet_c", None)]) == "Too few networks were trained with several seeds to tell."
@@ -140,8 +140,8 @@ def test_the_full_budget_says_by_which_right(findings):
     _, bounds = words.full_budget_texts([replace(known, mean=None, num_audited=0, bounds=Bounds(8.26, 51.0, 17.0))])
     assert bounds == (
         "AnyNet C has no estimate: the lottery kept none of the 1,000 networks that early stopping wanted to end, and "
-        "two are the fewest. Whatever the others would have reached, the mean error of its 1,200 networks after 4 epochs "
-        "lies between 8.3 and 51.0 % (at most 17.0 % if none ends worse than it was when it was stopped)."
+        "two are the fewest. Whatever the others would have reached, the mean error of its 1,200 networks after 4 "
+        "epochs lies between 8.3 and 51.0 % (at most 17.0 % if none ends worse than it was when it was stopped)."
     )
 
 

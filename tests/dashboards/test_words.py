@@ -137,11 +137,11 @@ def test_other_measures_are_told_where_they_decide_otherwise(verdicts):
     seen = as_if(verdicts[0], verdict="undecided")
     median, best, wins = seen.others
     text = words.measures_text([with_measures(seen, "undecided", "hurts", "helps")])
+    in_points = f"{words.signed(best.effect)}, 95 % interval {words.signed(best.low)} to {words.signed(best.high)}"
+    shares = (100 * wins.with_, 100 * (0.5 - wins.high), 100 * (0.5 - wins.low))
     assert text == (
-        f"Decided otherwise than by the mean: the rule “widths up” hurts by the best tenth "
-        f"({words.signed(best.effect)}, 95 % interval {words.signed(best.low)} to {words.signed(best.high)}) and the rule “widths up” helps by how "
-        f"often it wins ({100 * wins.with_:.0f} %, 95 % interval {100 * (0.5 - wins.high):.0f} to "
-        f"{100 * (0.5 - wins.low):.0f} %)."
+        f"Decided otherwise than by the mean: the rule “widths up” hurts by the best tenth ({in_points}) and the rule "
+        "“widths up” helps by how often it wins ({:.0f} %, 95 % interval {:.0f} to {:.0f} %).".format(*shares)
     )
     assert words.measures_text([with_measures(seen, *["undecided"] * 3)]).startswith("No rule is decided otherwise")
     assert words.measures_text([with_measures(seen, None, None, None)]).startswith("Looks decide on the mean alone")
