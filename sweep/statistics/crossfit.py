@@ -28,46 +28,48 @@ FEWEST_NETWORKS = 20
 NUM_FOLDS, NUM_REPEATS = 5, 2
 _MOST_SINGLE_LEVELS, _NUM_KNOTS, _DEGREE = 5, 4, 3
 _PENALTIES = np.logspace(-3, 5, 25)
+_DEARER = 1.4  # a degree of freedom counts so much, else few networks are fitted too closely (Kim and Gu 2004)
 
 
 @dataclass(frozen=True, eq=False)
 class CrossFit:
-    """Each of N networks is held out once a repeat: V visits, in the order of networks, one row each.
+    """Each of N networks is held out once a repeat: V visits, in the order of the networks.
 
-    `errors_V` less the mean of the networks fitted; `additive_VF` the main effect of each factor in the additive fit,
-    `mains_VF` what the forest adds to it, `interactions_V` all else that the forest says, and `interactions_VF` that
-    averaged over all values of a factor. In points of error. The additive fit to all networks leaves `residuals_N` and
-    spends `coefficients_F` on each factor, shrunk ones counted in part.
+    Of a visit `held_out_errors`, (V,), less the mean error of the networks fitted; `additive`, (V, F), the main effect
+    of each factor in the additive fit; `forest_mains`, (V, F), what the forest adds to it; `interactions`, (V,), all
+    else that the forest says; and `interactions_without`, (V, F), that averaged over all values of the factor. The
+    additive fit to all networks leaves `residuals`, (N,), and spends `coefficients`, (F,), on each factor, shrunk ones
+    counted in part. In points of error.
     """
 
     factors: Factors
-    errors_N: Floats
-    residuals_N: Floats
-    coefficients_F: Floats
-    errors_V: Floats
-    additive_VF: Floats
-    mains_VF: Floats
-    interactions_V: Floats
-    interactions_VF: Floats
+    errors: Floats
+    residuals: Floats
+    coefficients: Floats
+    held_out_errors: Floats
+    additive: Floats
+    forest_mains: Floats
+    interactions: Floats
+    interactions_without: Floats
 
     @property
     def num_coefficients(self) -> float:
-        return float(self.coefficients_F.sum())
+        return float(self.coefficients.sum())
 
     @property
     def spare_networks(self) -> float:
         """How many networks the additive fit has beyond its coefficients and the mean; at least 1."""
-        return max(1.0, len(self.errors_N) - 1 - self.num_coefficients)
+        return max(1.0, len(self.errors) - 1 - self.num_coefficients)
 
     @property
     def widen(self) -> float:
         """By how much intervals over networks, which take fits as given, are too narrow."""
-        return len(self.errors_N) / self.spare_networks
+        return len(self.errors) / self.spare_networks
 
     @cached_property
-    def deviations_N(self) -> Floats:
-        """Squared deviations from the mean error; their mean is the variance that is to be explained."""
-        return (self.errors_N - self.errors_N.mean()) ** 2
+    def squared_deviations(self) -> Floats:
+        """From the mean error, (N,); their mean is the variance that is to be explained."""
+        return (self.errors - self.errors.mean()) ** 2
 
     @cached_property
     def weights(self) -> Floats:
@@ -76,12 +78,12 @@ class CrossFit:
         By least squares over the networks held out (stacking, Breiman 1996): a fit says too much of what it has learnt
         from noise, and a boosted one too little of what is there.
         """
-        parts = np.stack([self.additive_VF.sum(axis=1), self.mains_VF.sum(axis=1), self.interactions_V], axis=1)
-        return nnls(parts, self.errors_V)[0]
+        parts = np.stack([self.additive.sum(axis=1), self.forest_mains.sum(axis=1), self.interactions], axis=1)
+        return nnls(parts, self.held_out_errors)[0]
 
     def by_network(self, values: Floats) -> Floats:
         """The mean over the visits of each network, (N, …)."""
-        return values.reshape(len(self.errors_N), -1, *values.shape[1:]).mean(axis=1)
+        return values.reshape(len(self.errors), -1, *values.shape[1:]).mean(axis=1)
 
 
 def cross_fit(factors: Factors, errors: Floats, *, rng: np.random.Generator) -> CrossFit | None:
@@ -100,16 +102,16 @@ def cross_fit(factors: Factors, errors: Floats, *, rng: np.random.Generator) -> 
         left_over = errors[rows] - errors[rows].mean() - additive.at(rows).sum(axis=1)
         forest = Decomposition(grow_forest(factors, left_over, rows, rng=rng), factors, rng=rng)
         told = forest.at(factors, held_out)
-        mains = told.mains_NF.sum(axis=1, keepdims=True)
+        mains = told.mains.sum(axis=1, keepdims=True)
         rows_told.append(held_out)
         parts_told.append(
             np.column_stack(
                 [
                     errors[held_out] - errors[rows].mean(),
-                    told.prediction_N - forest.mean - mains[:, 0],
+                    told.prediction - forest.mean - mains[:, 0],
                     additive.at(held_out),
-                    told.mains_NF,
-                    told.without_NF - forest.mean - (mains - told.mains_NF),
+                    told.mains,
+                    told.without - forest.mean - (mains - told.mains),
                 ]
             )
         )
@@ -120,14 +122,14 @@ def cross_fit(factors: Factors, errors: Floats, *, rng: np.random.Generator) -> 
     whole = _Additive(bases, errors, everywhere)
     return CrossFit(
         factors=factors,
-        errors_N=errors,
-        residuals_N=errors - errors.mean() - whole.at(everywhere).sum(axis=1),
-        coefficients_F=whole.coefficients_F,
-        errors_V=told_V[:, 0],
-        additive_VF=additive_VF,
-        mains_VF=mains_VF,
-        interactions_V=told_V[:, 1],
-        interactions_VF=interactions_VF,
+        errors=errors,
+        residuals=errors - errors.mean() - whole.at(everywhere).sum(axis=1),
+        coefficients=whole.coefficients,
+        held_out_errors=told_V[:, 0],
+        additive=additive_VF,
+        forest_mains=mains_VF,
+        interactions=told_V[:, 1],
+        interactions_without=interactions_VF,
     )
 
 
@@ -162,7 +164,7 @@ def _basis(column: Column) -> Floats:
 
 
 class _Additive:
-    """The additive fit to the networks at `rows`, with its degrees of freedom for each factor, `coefficients_F`."""
+    """The additive fit to the networks at `rows`, with its degrees of freedom for each factor, `coefficients`."""
 
     def __init__(self, bases: list[Floats], errors: Floats, rows: NDArray[np.int_]) -> None:
         self._bases = bases
@@ -179,10 +181,10 @@ class _Additive:
         # What the basis cannot reach, and what shrinking leaves of what it can.
         beyond = max(0.0, np.sum(deviations**2) - np.sum(projected**2))
         left_over_P = beyond + np.sum(((1 - shrinkage_PS) * projected) ** 2, axis=1)
-        best = int(np.argmin(left_over_P / np.maximum(len(rows) - 1 - freedoms_P, 1e-9) ** 2))
+        best = int(np.argmin(left_over_P / np.maximum(len(rows) - 1 - _DEARER * freedoms_P, 1e-9) ** 2))
         self._coefficients = right.T @ (projected * singular / (singular**2 + _PENALTIES[best]))
         of_columns = shrinkage_PS[best] @ right**2
-        self.coefficients_F = np.array([of_columns[place].sum() for place in self._places])
+        self.coefficients = np.array([of_columns[place].sum() for place in self._places])
 
     def at(self, rows: NDArray[np.int_]) -> Floats:
         """The main effect of each factor on the networks at `rows`, (rows, F)."""

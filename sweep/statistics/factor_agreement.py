@@ -3,13 +3,14 @@
 In: the importances of factors (importance.py), and the verdicts on spaces that break one rule each against the spaces
 that keep it (VioNet, exercise 3 of d2l.ai 8.8). Out: how each ranks the factors, and whether they rank alike.
 
-The two need not agree: a factor may explain much variance in a space whose ranges are wide, and its rule still be free
-if what it forbids is hardly ever drawn. What breaking costs is in points of error; a factor with several rules counts by
-the one that changes most, in either direction.
+The two need not agree: a factor may explain much variance in a space whose ranges are wide, and its rule still be
+free if what it forbids is hardly ever drawn. What breaking costs is in points of error; a factor with several rules
+counts by the one that changes most, in either direction.
 
-**Interval.** Both sides are redrawn from normal distributions as wide as their intervals, each number independent of the
-others, and the factors are ranked anew each time. That speaks of these factors and of what the choice of networks does to
-their ranks. It leaves out that importances of one sample move together, and so do effects against one and the same space.
+**Interval.** Both sides are redrawn from normal distributions as wide as their intervals, each number independent of
+the others, and the factors are ranked anew each time. That speaks of these factors and of what the choice of networks
+does to their ranks. It leaves out that importances of one sample move together, and so do effects against one and the
+same space.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -54,9 +55,9 @@ class RuleEffect:
 class FactorAgreement:
     """Whether importances and broken rules agree on `factors`, those that both know, the most important first.
 
-    `costs_pct` are what breaking costs, in the order of `factors`, of each the rule that changes most. `chance_same_first`
-    is how often both put one and the same factor first when redrawn, 0 to 1. Rank correlations from −1 to 1 with intervals
-    at `confidence`; None below three factors.
+    `costs_pct` are what breaking costs, in the order of `factors`, of each the rule that changes most.
+    `chance_same_first` is how often both put one and the same factor first when redrawn, 0 to 1. Rank correlations
+    from −1 to 1 with intervals at `confidence`; None below three factors.
     """
 
     factors: tuple[str, ...]
@@ -76,21 +77,19 @@ class FactorAgreement:
 
 
 def rule_effects(verdicts: Iterable[Verdict], factor_of_rule: Mapping[str, str] = FACTOR_OF_RULE) -> list[RuleEffect]:
-    """The effects of spaces that break a rule which belongs to a factor, as costs of breaking it; those with intervals."""
-    return [
-        RuleEffect(
-            factor_of_rule[verdict.rule],
-            verdict.space_without,
-            -verdict.effect_pct,
-            -verdict.ci_high_pct,
-            -verdict.ci_low_pct,
-        )
-        for verdict in verdicts
-        if verdict.rule in factor_of_rule
-        and verdict.space_without in SPACES
-        and SPACES[verdict.space_without].breaks is not None
-        and None not in (verdict.effect_pct, verdict.ci_low_pct, verdict.ci_high_pct)
-    ]
+    """What it costs to break a rule that belongs to a factor, by the spaces that break it; those with intervals.
+
+    Give verdicts of one scale and one budget.
+    """
+    effects = []
+    for verdict in verdicts:
+        space = SPACES.get(verdict.space_without)
+        if space is None or space.breaks is None or verdict.rule not in factor_of_rule:
+            continue
+        effect, low, high = verdict.effect_pct, verdict.ci_low_pct, verdict.ci_high_pct
+        if effect is not None and low is not None and high is not None:
+            effects.append(RuleEffect(factor_of_rule[verdict.rule], space.name, -effect, -high, -low))
+    return effects
 
 
 def factor_agreement(

@@ -38,7 +38,7 @@ _SYMBOLS = {
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """One thing that networks differ in: `codes`, shape (n,), index `levels`: rising numbers, or names of categories."""
+    """One thing that networks differ in: `codes`, shape (n,), index `levels`, rising numbers or names of categories."""
 
     name: str
     levels: tuple[float, ...] | tuple[str, ...]
@@ -176,7 +176,7 @@ def _of_stages(symbol: str, rows: list[tuple[float, ...]], by: Resolution) -> di
     size = (
         {"depth": [sum(row) for row in rows]}
         if symbol == "d"
-        else {f"{symbol} mean": [_rounded(log.mean()) for log in logs]}
+        else {f"{symbol} mean": [_rounded(float(log.mean())) for log in logs]}
     )
     return size | {f"{symbol} growth": [_growth(log) for log in logs]} | stages
 
@@ -184,12 +184,12 @@ def _of_stages(symbol: str, rows: list[tuple[float, ...]], by: Resolution) -> di
 def _growth(logs: Floats) -> float:
     """The least-squares slope over the stages, in octaves a stage; 0 for a single one."""
     place = np.arange(len(logs)) - (len(logs) - 1) / 2
-    return _rounded(place @ logs / (place @ place)) if len(logs) > 1 else 0.0
+    return _rounded(float(place @ logs / (place @ place))) if len(logs) > 1 else 0.0
 
 
 def _rounded(value: float) -> float:
     """Without the dust of a sum, which would tell networks apart that are alike."""
-    return round(float(value), 9)
+    return round(value, 9)
 
 
 def _refuse_unknown(field: str, names: Collection[str], columns: Mapping[str, ArrayLike]) -> None:

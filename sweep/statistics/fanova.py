@@ -75,8 +75,8 @@ class Fanova:
 def fanova(factors: Factors, errors: Floats, *, rng: np.random.Generator) -> Fanova | None:
     """The shares of variance of a forest grown on all networks; `errors`, shape (n,), in percent.
 
-    None below `FEWEST_NETWORKS`, if no factor varies, or if the forest finds nothing. Raises `ValueError` if there is not
-    one finite error for each network.
+    None below `FEWEST_NETWORKS`, if no factor varies, or if the forest finds nothing. Raises `ValueError` if there is
+    not one finite error for each network.
     """
     check_errors(factors, errors)
     if len(errors) < FEWEST_NETWORKS or not factors.factors:

@@ -3,9 +3,10 @@
 In: the encoded columns of factors (factors.py) and the errors of networks. Out: predictions, main effects, predictions
 without a factor, and their variances, all exact for that forest. fanova.py and importance.py read them off.
 
-Shapes: N networks, F factors, C encoded columns, L leaves of all trees, R distinct values of a factor. Each leaf is a box
-with one side for each factor, so under a distribution in which factors are independent everything is a sum over leaves
-of products of chances (Hutter, Hoos and Leyton-Brown 2014, section 4.2); second moments are sums over pairs of leaves.
+Shapes: N networks, F factors, C encoded columns, L leaves of all trees, R distinct values of a factor. Each leaf is a
+box with one side for each factor, so under a distribution in which factors are independent everything is a sum over
+leaves of products of chances (Hutter, Hoos and Leyton-Brown 2014, section 4.2); second moments are sums over pairs of
+leaves.
 """
 
 from dataclasses import dataclass
@@ -30,19 +31,19 @@ _BLOCK_LEAVES = 128
 
 @dataclass(frozen=True, eq=False)
 class Forest:
-    """A prediction is `offset` plus the `values_L` of all leaves with `lower_LC` < columns ≤ `upper_LC`."""
+    """A prediction is `offset` plus the `values` of all leaves with `lower` < columns ≤ `upper`."""
 
-    lower_LC: Floats
-    upper_LC: Floats
-    values_L: Floats
+    lower: Floats
+    upper: Floats
+    values: Floats
     offset: float
 
     def inside(self, rows_RC: Floats, columns: slice) -> Flags:
         """Which rows of these columns alone lie within the sides of which leaves, (R, L)."""
-        inside = np.ones((len(rows_RC), len(self.values_L)), dtype=bool)
+        inside = np.ones((len(rows_RC), len(self.values)), dtype=bool)
         for place, column in enumerate(range(columns.start, columns.stop)):
             values = rows_RC[:, place, None]
-            inside &= (values > self.lower_LC[:, column]) & (values <= self.upper_LC[:, column])
+            inside &= (values > self.lower[:, column]) & (values <= self.upper[:, column])
         return inside
 
 
@@ -51,9 +52,9 @@ class AtNetworks:
     """What a forest says of networks: its prediction, (N,); the main effect of each factor, (N, F), and the prediction
     averaged over all values of that factor, (N, F)."""
 
-    prediction_N: Floats
-    mains_NF: Floats
-    without_NF: Floats
+    prediction: Floats
+    mains: Floats
+    without: Floats
 
 
 def grow_forest(factors: Factors, targets: Floats, rows: NDArray[np.int_], *, rng: np.random.Generator) -> Forest:
@@ -108,7 +109,7 @@ class Decomposition:
         self._inside = [forest.inside(rows, columns) for (rows, _), columns in zip(values, self._columns)]
         self._chances_FL = np.stack([weights @ inside for weights, inside in zip(self._weights, self._inside)])
         # A leaf's value times the chance of all its sides but that of one factor.
-        self._rests_FL = forest.values_L * _products_without(self._chances_FL)
+        self._rests_FL = forest.values * _products_without(self._chances_FL)
         self._mean = float(self._chances_FL[0] @ self._rests_FL[0])  # without the offset, as everything in here
 
     @cached_property
@@ -125,7 +126,7 @@ class Decomposition:
         return {pair: self._pair_variance(*pair) for pair in combinations(range(len(self._weights)), 2)}
 
     def _pair_variance(self, j: int, k: int) -> float:
-        rest = self.forest.values_L * np.delete(self._chances_FL, (j, k), axis=0).prod(axis=0)
+        rest = self.forest.values * np.delete(self._chances_FL, (j, k), axis=0).prod(axis=0)
         joint = (self._inside[j] * rest) @ self._inside[k].T - self._mean
         joint -= self._main_effects[j][:, None] + self._main_effects[k]
         return float(self._weights[j] @ joint**2 @ self._weights[k])
@@ -135,7 +136,7 @@ class Decomposition:
 
         From all pairs of leaves: the chance that a network lies in both is a product over factors.
         """
-        values, chances = self.forest.values_L, self._chances_FL
+        values, chances = self.forest.values, self._chances_FL
         moment, moments_F = 0.0, np.zeros(len(chances))
         for start in range(0, len(values), _BLOCK_LEAVES):
             block = slice(start, start + _BLOCK_LEAVES)
@@ -157,7 +158,7 @@ class Decomposition:
             self.forest.inside(factor.encoded[rows], columns) for factor, columns in zip(factors.factors, self._columns)
         ]
         outside_NL = sum((~inside).astype(np.int16) for inside in inside_F)
-        values, offset = self.forest.values_L, self.forest.offset
+        values, offset = self.forest.values, self.forest.offset
         mains = [inside @ rest - self._mean for inside, rest in zip(inside_F, self._rests_FL)]
         without = [
             offset + (outside_NL == ~inside) @ (values * chances) for inside, chances in zip(inside_F, self._chances_FL)

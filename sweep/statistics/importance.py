@@ -1,24 +1,24 @@
 """Which factor matters most: what each explains of the errors of networks that no fit has seen, with intervals.
 
-In: the factors of networks (factors.py) and their errors. Out: for each factor its main effect and its total effect
+In: what fits say of networks held out (crossfit.py). Out: for each factor its main effect and its total effect
 (that and all interactions it is in) as shares of the variance of error, ranked. Stands for exercise 3 of d2l.ai 8.8.
 
-fanova.py decomposes a forest; this asks how much of it is true. A forest is grown on four fifths of the networks, and on
-the fifth fifth its prediction of each network is compared with the same prediction
+fanova.py decomposes a forest; this asks how much of it is true. Of each network held out, the prediction of fits that
+have not seen it (crossfit.py) is compared with the same prediction
 
 * without the factor, averaged over all its values: by how much the squared error rises is its total effect;
 * and the sum of all main effects with the same sum less the factor's own: its main effect.
 
 Where factors are independent these are the Sobol indices (1993) of the function that makes the errors, less what the
-forest has not learnt, by the one-step estimator of Williamson, Gilbert, Carone and Simon 2023, “A general framework
-for inference on algorithm-agnostic variable importance” (JASA 118): what the forest gets wrong about an effect is of
+fits have not learnt, by the one-step estimator of Williamson, Gilbert, Carone and Simon 2023, “A general framework
+for inference on algorithm-agnostic variable importance” (JASA 118): what a fit gets wrong about an effect is of
 second order, and a factor that does nothing gets about 0, not the share of noise that it has in a forest. Where factors
 depend on each other, as depth and width within a band of flops, it is what predictions lose.
 
-**Intervals** are those of ratios.py, widened for the coefficients of the additive fit. In simulations (8 factors, 80 and
-400 networks, noise of 0 to 100 % of the variance, 20 samples each) they held main effects in 96 %. Total effects are lower
-bounds where factors interact: the noisier the errors and the fewer the networks, the less of an interaction is learnt, a
-fifth of it in the worst case there; that of factors which do not interact was held in 91 %.
+**Intervals** are those of ratios.py, widened for the coefficients of the additive fit. In simulations (8 factors, 80
+and 400 networks, noise of 0 to 100 % of the variance, 20 samples each) they held main effects in 96 %. Total effects
+are lower bounds where factors interact: the noisier the errors and the fewer the networks, the less of an interaction
+is learnt, a fifth of it in the worst case there; that of factors which do not interact was held in 91 %.
 """
 
 from dataclasses import asdict, dataclass
@@ -36,8 +36,8 @@ from sweep.statistics.ratios import Ratios, ratios
 class Importance:
     """Shares of the variance of error, 0 to 1, with intervals. `rank` is by `total`, 1 the most important.
 
-    `rank_low` to `rank_high` holds the rank in the space at the same confidence; `chance_first` is in how many resamples
-    of the networks the factor came first, 0 to 1.
+    `rank_low` to `rank_high` holds the rank in the space at the same confidence; `chance_first` is in how many
+    resamples of the networks the factor came first, 0 to 1.
     """
 
     factor: str
@@ -53,7 +53,7 @@ class Importance:
 class Importances:
     """All factors, the most important first.
 
-    `explained` is what the forest explains of networks held out, `main_effects` what the sum of its main effects does:
+    `explained` is what the fits explain of networks held out, `main_effects` what the sum of their main effects does:
     shares of the variance of error, `variance_pct2` in points², noise included. Where the lower limit of `explained` is
     below 0 nothing has been shown to matter.
     """
@@ -72,9 +72,9 @@ class Importances:
 
 
 def importances(fit: CrossFit, *, confidence: float, num_bootstrap: int, rng: np.random.Generator) -> Importances:
-    """The importance of each factor. Raises `ValueError` if `confidence` asks for more resamples than `num_bootstrap`."""
+    """The importance of each factor. Raises `ValueError` if `confidence` wants more resamples than `num_bootstrap`."""
     num = len(fit.factors.factors)
-    variance = fit.deviations_N
+    variance = fit.squared_deviations
     found = ratios(
         _explained(fit),
         variance[:, None],
@@ -90,7 +90,7 @@ def importances(fit: CrossFit, *, confidence: float, num_bootstrap: int, rng: np
         for place, name in enumerate(fit.factors.names)
     ]
     return Importances(
-        num_networks=len(fit.errors_N),
+        num_networks=len(fit.errors),
         variance_pct2=float(variance.mean()),
         explained=found.explained(0),
         main_effects=found.explained(1),
@@ -104,21 +104,21 @@ def _explained(fit: CrossFit) -> Floats:
     """What each network adds to what is explained, in points²: by all that the fits say, by all main effects, by each
     factor's main effect, and by each factor in all; (N, 2 + 2F)."""
     of_additive, of_mains, of_interactions = fit.weights
-    mains_VF = of_additive * fit.additive_VF + of_mains * fit.mains_VF
-    missed_by_mains_V = fit.errors_V - mains_VF.sum(axis=1)
-    missed_V = missed_by_mains_V - of_interactions * fit.interactions_V
-    missed_without_VF = missed_by_mains_V[:, None] + mains_VF - of_interactions * fit.interactions_VF
-    alone = fit.deviations_N[:, None] - fit.by_network(np.stack([missed_V, missed_by_mains_V], axis=1) ** 2)
+    mains_VF = of_additive * fit.additive + of_mains * fit.forest_mains
+    missed_by_mains_V = fit.held_out_errors - mains_VF.sum(axis=1)
+    missed_V = missed_by_mains_V - of_interactions * fit.interactions
+    missed_without_VF = missed_by_mains_V[:, None] + mains_VF - of_interactions * fit.interactions_without
+    alone = fit.squared_deviations[:, None] - fit.by_network(np.stack([missed_V, missed_by_mains_V], axis=1) ** 2)
     by_main = fit.by_network((missed_by_mains_V[:, None] + mains_VF) ** 2 - missed_by_mains_V[:, None] ** 2)
     by_total = fit.by_network(missed_without_VF**2 - missed_V[:, None] ** 2)
-    num_fitted = len(fit.errors_N) * (1 - 1 / NUM_FOLDS)
+    num_fitted = len(fit.errors) * (1 - 1 / NUM_FOLDS)
     # What a main effect loses because its coefficients were estimated: their share of the error of prediction.
-    lost = of_additive * fit.by_network(missed_V**2)[:, None] * fit.coefficients_F / num_fitted
+    lost = of_additive * fit.by_network(missed_V**2)[:, None] * fit.coefficients / num_fitted
     return np.concatenate([alone, by_main + lost, by_total + lost], axis=1)
 
 
 def _ranked(found: Ratios, columns: slice, confidence: float) -> list[tuple[int, int, int, float]]:
-    """For each of these ratios its rank, the lowest and the highest that resamples leave it, and how often it is first."""
+    """For each of these ratios its rank, the lowest and the highest in most resamples, and how often it is first."""
     values, resampled = found.values[columns], found.resampled[:, columns]
     ranks = 1 + np.argsort(np.argsort(-values, kind="stable"), kind="stable")
     drawn = 1 + np.argsort(np.argsort(-resampled, axis=1, kind="stable"), axis=1, kind="stable")

@@ -7,8 +7,8 @@ In: networks of AnyNet. Out: for each the error of the best line of w_0, w_a, w_
     u_j = w_0 + w_a · j,   s_j = round(log(u_j / w_0) / log w_m),   w_j = w_0 · w_m^s_j    rounded to a multiple of 8
 
 Each width is then made compatible with the groups of its block's stage, as in sweep/spaces/regnet.py. Unlike there a
-line may skip a level, for it is fitted to blocks and not to stages. w_0 is a multiple of 8 and w_m lies between 1.5 and 3.
-The search: one grid for all networks, then two finer ones around the best of each network.
+line may skip a level, for it is fitted to blocks and not to stages. w_0 is a multiple of 8 and w_m lies between 1.5
+and 3. The search: one grid for all networks, then two finer ones around the best of each network.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ def fit_errors(networks: Sequence[Architecture]) -> Floats:
     axes = (
         np.unique(_on_grid(np.geomspace(_STEP, widest, _COARSE[0]))),
         np.geomspace(_LEAST_SLOPE, widest, _COARSE[1]),
-        np.linspace(*_MULTIPLIERS, _COARSE[2]),
+        np.linspace(_MULTIPLIERS[0], _MULTIPLIERS[1], _COARSE[2]),
     )
     lines = _lines(axes)
     levels = _levels(lines, max(network.depth for network in networks), _HEADROOM * widest // _STEP)

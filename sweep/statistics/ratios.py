@@ -1,4 +1,4 @@
-"""Ratios of sums over networks, each with an interval: shares of variance, and what a model explains of networks unseen.
+"""Ratios of sums over networks, with intervals: shares of variance, and what a model explains of networks unseen.
 
 In: what each network adds to a numerator and to a denominator (a squared deviation, a squared error of prediction), for
 one ratio or several over the same networks. Out: the ratios, their intervals, and the resamples, which rank the ratios

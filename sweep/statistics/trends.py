@@ -1,7 +1,7 @@
-"""Which values of a parameter the best networks have: the parameter trends of DDS, and whether a line's fit goes with error.
+"""Parameter trends: which values the best networks have, and whether a parameter, or a line's fit, goes with error.
 
-In: parameters of networks by name (depth, b, w_m, …), their errors, and a complexity to be taken out of the errors where
-wished. Out: for each parameter the likely range of the best value, and its rank correlation with error.
+In: parameters of networks by name (depth, b, w_m, …), their errors, and a complexity to be taken out of the errors
+where wished. Out: for each parameter the likely range of the best value, and its rank correlation with error.
 
 The range is the empirical bootstrap of Radosavovic et al. 2020 (section 3.1): draw a quarter of the networks with
 replacement, note the parameter of the best one, repeat; the median of those, and the range that holds most of them.
@@ -10,8 +10,8 @@ Deviation: nothing is drawn. The best of m draws from n networks is the k-th bes
 same for everybody. The range tells where the best networks lie; it is no interval for an optimum, and narrows with the
 share drawn as much as with the number of networks.
 
-Complexity goes out of the errors by a straight line of error on its logarithm (NDS controls for it by weights): the line
-of Theil and Sen (Sen 1968), which a few diverged networks do not tilt. What is left is ranked.
+Complexity goes out of the errors by a straight line of error on its logarithm (NDS controls for it by weights): the
+line of Theil and Sen (Sen 1968), which a few diverged networks do not tilt. What is left is ranked.
 """
 
 from collections.abc import Mapping
@@ -35,10 +35,10 @@ SHARE_DRAWN = 0.25
 class Trend:
     """The values of one parameter that the best networks have.
 
-    `best` is the median over draws of a share `share_drawn` of the networks, with the range that holds `confidence` of
-    them; `value_of_best` that of the single best network. `lowest` and `highest` are all that was seen. `with_error` is
-    Spearman's rank correlation of the parameter with error, after complexity where that is taken out, and its interval at
-    `confidence`: negative where larger values are better.
+    `best` is the median over draws of a share `share_drawn` of the networks, with the range that holds `confidence`
+    of them; `value_of_best` that of the single best network. `lowest` and `highest` are all that was seen.
+    `with_error` is Spearman's rank correlation of the parameter with error, after complexity where that is taken out,
+    and its interval at `confidence`: negative where larger values are better.
     """
 
     parameter: str

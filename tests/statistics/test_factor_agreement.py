@@ -61,7 +61,9 @@ def test_a_factor_counts_by_its_strongest_rule_in_either_direction():
 
 def test_two_factors_have_a_first_but_no_correlation():
     found = agreement(FOUR, broken("w", 8), broken("d", 2))
-    assert found.same_first and found.spearman.value is None and found.kendall.low is None
+    assert found.same_first
+    assert found.spearman.value is None
+    assert found.kendall.low is None
 
 
 def test_none_without_two_factors_in_common():
@@ -71,7 +73,8 @@ def test_none_without_two_factors_in_common():
 
 def test_result_is_json():
     told = json.loads(json.dumps(agreement(FOUR, broken("w", 8), broken("d", 5), broken("b", 2)).to_dict()))
-    assert told["factors"] == ["w", "d", "b"] and told["confidence"] == 0.95
+    assert told["factors"] == ["w", "d", "b"]
+    assert told["confidence"] == 0.95
 
 
 def verdict(rule: str, without: str, effect: float | None = -3.0) -> SimpleNamespace:

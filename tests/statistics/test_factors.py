@@ -100,7 +100,8 @@ def test_many_numbers_are_cut_at_their_quantiles():
     assert np.sum(np.array(column.levels)[column.codes]) == pytest.approx(values.sum())
     tied = np.where(values < np.median(values), 0.0, values)
     (column,) = factors_from_columns({"a": tied}).columns
-    assert column.levels[0] == 0 and np.count_nonzero(column.codes == 0) == 500
+    assert column.levels[0] == 0
+    assert np.count_nonzero(column.codes == 0) == 500
 
 
 def test_numbers_may_be_categories_and_flags_numbers():
@@ -130,7 +131,7 @@ def test_what_columns_are_refused(arguments, message):
 def test_what_networks_are_refused():
     with pytest.raises(ValueError, match="networks: none"):
         factors_of([])
-    with pytest.raises(ValueError, match="Architecture.*Mlp.*one family"):
+    with pytest.raises(ValueError, match=r"Architecture.*Mlp.*one family"):
         factors_of([ANYNETS[0], Mlp((8,))])
     with pytest.raises(ValueError, match="by: 'layer' is no resolution; choose one of factor, stage"):
         factors_of(ANYNETS, by="layer")

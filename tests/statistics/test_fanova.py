@@ -37,7 +37,8 @@ def test_pure_interaction_is_all_in_its_pair():
     assert (found.pairs[0].first, found.pairs[0].second) == ("a", "b")
     assert found.pairs[0].share > 0.95
     totals = {share.factor: share.total for share in found.factors}
-    assert min(totals["a"], totals["b"]) > 0.95 and totals["c"] < 0.03
+    assert min(totals["a"], totals["b"]) > 0.95
+    assert totals["c"] < 0.03
 
 
 def test_interaction_within_a_group_is_its_main_effect():
@@ -57,7 +58,8 @@ def test_categories_need_no_order():
     categories = np.array(["x", "y", "z", "u"])[(A + 1.5).astype(int)]
     factors = factors_from_columns({"a": categories, "b": B})
     found = fanova(factors, 20 + 3.0 * np.isin(categories, ["x", "z"]), rng=np.random.default_rng(1))
-    assert found.factors[0].factor == "a" and found.factors[0].main > 0.97
+    assert found.factors[0].factor == "a"
+    assert found.factors[0].main > 0.97
 
 
 def test_order_of_the_seed_repeats_and_the_result_is_json():

@@ -25,8 +25,8 @@ def networks() -> tuple[Factors, Forest, Decomposition]:
 
 
 def predict(forest: Forest, row: np.ndarray) -> float:
-    inside = np.all((forest.lower_LC < row) & (row <= forest.upper_LC), axis=1)
-    return float(forest.offset + forest.values_L[inside].sum())
+    inside = np.all((forest.lower < row) & (row <= forest.upper), axis=1)
+    return float(forest.offset + forest.values[inside].sum())
 
 
 def table(factors: Factors, forest: Forest) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -73,16 +73,16 @@ def test_what_it_says_of_networks_is_the_same_sum(networks):
     distinct = [np.unique(factor.encoded, axis=0, return_counts=True) for factor in factors.factors]
     for place, row in enumerate(rows):
         own = [factor.encoded[row] for factor in factors.factors]
-        assert told.prediction_N[place] == pytest.approx(predict(forest, np.concatenate(own)))
+        assert told.prediction[place] == pytest.approx(predict(forest, np.concatenate(own)))
         for j, (values, counts) in enumerate(distinct):
             others = [predict(forest, np.concatenate([*own[:j], value, *own[j + 1 :]])) for value in values]
-            assert told.without_NF[place, j] == pytest.approx(np.average(others, weights=counts))
+            assert told.without[place, j] == pytest.approx(np.average(others, weights=counts))
 
 
 def test_main_effects_of_networks_average_to_nothing(networks):
     factors, _, parts = networks
     told = parts.at(factors, np.arange(80))
-    np.testing.assert_allclose(told.mains_NF.mean(axis=0), 0, atol=1e-12)
+    np.testing.assert_allclose(told.mains.mean(axis=0), 0, atol=1e-12)
 
 
 def test_a_factor_of_many_values_is_represented_by_some_networks():

@@ -58,7 +58,8 @@ def test_ranks_have_ranges_and_chances(known):
     _, found = known
     rows = {row.factor: row for row in found.factors}
     assert [row.rank for row in found.factors] == [1, 2, 3, 4, 5]
-    assert found.factors[0].factor == "a" and rows["a"].chance_first > 0.9
+    assert found.factors[0].factor == "a"
+    assert rows["a"].chance_first > 0.9
     assert {rows["c"].rank, rows["d"].rank} == {4, 5}
     assert all(row.rank_low <= row.rank <= row.rank_high for row in found.factors)
     assert rows["c"].rank_low >= 3
@@ -91,4 +92,5 @@ def test_a_group_answers_for_its_columns():
     errors = 20 + 2.0 * (first ^ second) + 0.3 * rng.normal(size=120)
     columns = {"w1": first, "w2": second, "d": other}
     found = important(factors_from_columns(columns, groups={"w": ["w1", "w2"]}), errors)
-    assert found.factors[0].factor == "w" and found.factors[0].total.low > 0.5
+    assert found.factors[0].factor == "w"
+    assert found.factors[0].total.low > 0.5

@@ -42,7 +42,8 @@ def test_none_where_there_is_nothing_to_divide_by():
 
 def test_limits_are_unknown_where_resamples_have_no_denominator():
     found = intervals(np.ones((3, 1)), np.array([[1.0], [-0.4], [-0.4]]))
-    assert found.share(0).value == 1.0 and found.share(0).low is None
+    assert found.share(0).value == 1.0
+    assert found.share(0).low is None
 
 
 def test_a_share_stays_within_0_and_1_and_explained_does_not():

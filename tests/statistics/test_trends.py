@@ -43,8 +43,10 @@ def test_larger_networks_do_not_pass_for_deeper_ones():
     depth = 10 * np.log2(flops / 1e8) + rng.normal(size=200)
     errors = 40 - 3 * np.log2(flops / 1e8) + 0.2 * rng.normal(size=200)
     plain, freed = trend(depth, errors), trend(depth, errors, complexity=flops)
-    assert plain.with_error.high < -0.9 and plain.best.low > 25
-    assert abs(freed.with_error.value) < 0.2 and freed.best.low < 15
+    assert plain.with_error.high < -0.9
+    assert plain.best.low > 25
+    assert abs(freed.with_error.value) < 0.2
+    assert freed.best.low < 15
     assert (plain.without_complexity, freed.without_complexity) == (False, True)
 
 
@@ -68,7 +70,8 @@ def test_constant_parameter_has_a_best_value_and_no_correlation():
 
 def test_result_is_json():
     told = json.loads(json.dumps(trend(np.arange(12), np.arange(12.0)).to_dict()))
-    assert told["num_networks"] == 12 and told["value_of_best"] == 0
+    assert told["num_networks"] == 12
+    assert told["value_of_best"] == 0
 
 
 def test_none_for_too_few_networks():
