@@ -1,21 +1,22 @@
 """Which factor of a design matters, and do aspects factor? Wired for the networks of a sweep (seed document,
 assumption 4 and exercise 3).
 
-In: the networks of a scale and their errors at the budget that all reached. Out: `FactorFindings` for each space, and
-for all spaces of a family together: the share of variance that main effects explain (additive.py, and fanova.py on a
-forest), the importance of each factor (importance.py), whether it agrees with what broken rules cost
-(factor_agreement.py), and which values the best networks have (trends.py), how well a quantised line fits them among
-those (line_fit.py).
+In: the networks of a scale and their errors at the budget that all reached. Out: `FactorFindings` for the first space
+of the study, as a rule its widest, and for all spaces of a family together: the share of variance that main effects
+explain (additive.py, and fanova.py on a forest), the importance of each factor (importance.py), whether it agrees with
+what broken rules cost (factor_agreement.py), and which values the best networks have (trends.py), how well a quantised
+line fits them among those (line_fit.py).
 """
 
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from sweep.records import Tables
-from sweep.spaces import Architecture, Network, network_from_json
+from sweep.spaces import Architecture, Mlp, Network, network_from_json
 from sweep.statistics.additive import MainEffectsShare, main_effects_share
 from sweep.statistics.comparisons import Cohorts
 from sweep.statistics.crossfit import cross_fit
@@ -64,8 +65,10 @@ class _Measured:
 def find_factors(
     tables: Tables, cohorts: Cohorts, verdicts: Sequence[Verdict], terms: Terms, seed_sd_pct: dict[str, float]
 ) -> tuple[FactorFindings, ...]:
-    """At each judged scale: the first space by itself, then all together where there are several. `seed_sd_pct`: by scale,
-    the standard deviation of an error over seeds, where repeats have told it."""
+    """At each judged scale: the first space by itself, then all together where there are several.
+
+    `seed_sd_pct`: by scale, the standard deviation of an error over seeds, where repeats have told it.
+    """
     found = []
     for scale in (one.name for one in study_of(tables).judged_scales):
         at_scale = [cohort for (name, _), cohort in cohorts.items() if name == scale and len(cohort)]
@@ -120,7 +123,7 @@ def _find(
     fit = cross_fit(factors, errors, rng=rng)
     if fit is None:
         return None
-    settings = {"confidence": terms.confidence, "num_bootstrap": _NUM_BOOTSTRAP, "rng": rng}
+    settings: dict[str, Any] = {"confidence": terms.confidence, "num_bootstrap": _NUM_BOOTSTRAP, "rng": rng}
     ranked = importances(fit, **settings)
     noise = None if seed_sd_pct is None else seed_sd_pct**2
     return FactorFindings(
@@ -137,18 +140,18 @@ def _find(
 
 
 def _parameters(networks: Sequence[Network]) -> dict[str, Floats]:
-    """The numbers whose trends DDS draws, of networks of AnyNet; of others depth and width."""
+    """The numbers whose trends DDS draws, of networks of AnyNet; of perceptrons depth and widths, of others depth."""
     told: dict[str, list[float]] = {}
     for network in networks:
         told.setdefault("depth", []).append(network.depth)
-        widths = network.widths if not isinstance(network, Architecture) or network.widths else ()
-        told.setdefault("first_width", []).append(widths[0])
-        told.setdefault("last_width", []).append(widths[-1])
+        if isinstance(network, Architecture | Mlp):
+            told.setdefault("first_width", []).append(network.widths[0])
+            told.setdefault("last_width", []).append(network.widths[-1])
         if isinstance(network, Architecture):
             told.setdefault("bottleneck_ratio", []).append(float(np.mean(network.bottleneck_ratios)))
             told.setdefault("group_width", []).append(float(np.mean(network.group_widths)))
     found = {name: np.array(values, dtype=np.float64) for name, values in told.items()}
     anynets = [network for network in networks if isinstance(network, Architecture)]
-    if len(anynets) == len(networks):
+    if anynets:
         found["line_fit_error"] = fit_errors(anynets)
     return found
