@@ -197,6 +197,11 @@ def replaced(table: pa.Table, column: str, values: pa.Array) -> pa.Table:
     return table.set_column(table.schema.get_field_index(column), column, values)
 
 
+def with_errors(sweep: Tables, errors_pct: np.ndarray) -> Tables:
+    """The same sweep with other validation errors, one for each row of its epochs."""
+    return replace(sweep, epochs=replaced(sweep.epochs, "val_error_pct", pa.array(errors_pct)))
+
+
 def launched(sweep: Tables) -> list[str]:
     """Trials in launch order."""
     return sweep.architectures.sort_by("launch_order")["trial_id"].to_pylist()

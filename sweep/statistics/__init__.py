@@ -1,10 +1,12 @@
 """What a sweep says: error distributions with bands, differences with intervals, verdicts on rules. Never torch."""
 
 from sweep.statistics.accounts import CohortSummary, Cost, best_trials, cost, summarise
+from sweep.statistics.additive import MainEffectsShare, main_effects_share
 from sweep.statistics.assumptions import Assumptions
 from sweep.statistics.bootstrap import Interval, difference_interval
 from sweep.statistics.choosing import Choice, choices
 from sweep.statistics.cohorts import Cohort, cohorts_of
+from sweep.statistics.crossfit import CrossFit, cross_fit
 from sweep.statistics.distributions import edf, edf_band, share_interval
 from sweep.statistics.effects import share_below
 from sweep.statistics.errors import (
@@ -15,10 +17,15 @@ from sweep.statistics.errors import (
     shared_rung,
     study_of,
 )
+from sweep.statistics.factor_agreement import FactorAgreement, RuleEffect, factor_agreement, rule_effects
+from sweep.statistics.factors import Factors, factors_from_columns, factors_of
+from sweep.statistics.fanova import Fanova, fanova
 from sweep.statistics.findings import Findings, find_in_cohorts, find_in_tables, pairs_of
 from sweep.statistics.full_budget import FullBudget, edf_bounds, full_budget
 from sweep.statistics.heterogeneity import Heterogeneity, effect_heterogeneity, paired_effect_heterogeneity
+from sweep.statistics.importance import Importances, importances
 from sweep.statistics.intervals import IntervalEstimate
+from sweep.statistics.line_fit import fit_errors
 from sweep.statistics.looks import Look, due_look, ended_early_by, judge_study, looks_taken, num_not_needed
 from sweep.statistics.near_best import NearBest, share_near_best
 from sweep.statistics.paired import Difference, ensemble_gain, paired_difference
@@ -28,6 +35,7 @@ from sweep.statistics.reading import read_curves
 from sweep.statistics.seed_noise import CorrectedAgreement, Reliability, corrected_agreement, reliability
 from sweep.statistics.seeds import Estimate, estimates, flattery_pct, over_images, over_seeds
 from sweep.statistics.space_estimates import SpaceEstimate, estimate_space
+from sweep.statistics.trends import Trend, trends
 from sweep.statistics.verdicts import MeasureVerdict, Terms, Verdict, holm, judge
 
 __all__ = [
@@ -37,20 +45,28 @@ __all__ = [
     "CohortSummary",
     "CorrectedAgreement",
     "Cost",
+    "CrossFit",
     "Difference",
     "Estimate",
+    "FactorAgreement",
+    "Factors",
+    "Fanova",
     "Findings",
     "FullBudget",
     "Heterogeneity",
+    "Importances",
     "Interval",
     "IntervalEstimate",
     "Look",
+    "MainEffectsShare",
     "MeasureVerdict",
     "NearBest",
     "RankAgreement",
     "Reliability",
+    "RuleEffect",
     "SpaceEstimate",
     "Terms",
+    "Trend",
     "Verdict",
     "best_trials",
     "chance_error_pct",
@@ -59,6 +75,7 @@ __all__ = [
     "cohorts_of",
     "corrected_agreement",
     "cost",
+    "cross_fit",
     "difference_interval",
     "due_look",
     "edf",
@@ -71,14 +88,21 @@ __all__ = [
     "errors_by_trial",
     "estimate_space",
     "estimates",
+    "factor_agreement",
+    "factors_from_columns",
+    "factors_of",
+    "fanova",
     "find_in_cohorts",
     "find_in_tables",
+    "fit_errors",
     "flattery_pct",
     "full_budget",
     "holm",
+    "importances",
     "judge",
     "judge_study",
     "looks_taken",
+    "main_effects_share",
     "num_not_needed",
     "over_images",
     "over_seeds",
@@ -89,6 +113,7 @@ __all__ = [
     "read_curves",
     "reliability",
     "repeats_of",
+    "rule_effects",
     "scale_pairs",
     "share_below",
     "share_interval",
@@ -96,4 +121,5 @@ __all__ = [
     "shared_rung",
     "study_of",
     "summarise",
+    "trends",
 ]
