@@ -9,12 +9,13 @@ import json
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
 
 from sweep.records.tables import ARCHITECTURES, EPOCHS, TRIALS, Tables
-from sweep.statistics import Assumptions, Findings, Verdict
+from sweep.statistics import Assumptions, Findings, Verdict, find_in_tables
 from sweep.studies import study_from_dict
 
 MEAN_ERRORS_PCT = {"anynet_c": 24.0, "anynet_d": 21.5, "anynet_e": 21.4, "regnet_x": 19.4}
@@ -178,6 +179,12 @@ def looked_at(
 def only(verdicts: Sequence[Verdict]) -> Findings:
     """Findings that hold nothing else."""
     return Findings(tuple(verdicts), (), Assumptions((), (), (), (), ()))
+
+
+def found(sweep: Tables, verdicts: Sequence[Verdict] | None = None) -> Findings:
+    """All that the sweep says but its factors, whose forests take seconds."""
+    with patch("sweep.statistics.findings.find_factors", return_value=()):
+        return find_in_tables(sweep, verdicts)
 
 
 def kept(sweep: Tables, *, lottery: bool, stopped: bool) -> Tables:

@@ -11,14 +11,14 @@ from rich.console import Console
 
 from dashboards.assumption_words import assumptions_told, error_ends
 from sweep import findings_view
-from sweep.statistics import Findings, find_in_tables, judge, judge_study
+from sweep.statistics import Findings, judge, judge_study
 
 TWO = {"anynet_c": 24.0, "anynet_d": 21.5}
 
 
 @pytest.fixture(scope="module")
 def findings() -> Findings:
-    return find_in_tables(synthetic.scaled(np.random.default_rng(0), mean_errors_pct=TWO, trials_per_space=40))
+    return synthetic.found(synthetic.scaled(np.random.default_rng(0), mean_errors_pct=TWO, trials_per_space=40))
 
 
 def shown(findings: Findings, *, width: int) -> str:
@@ -78,7 +78,7 @@ def test_assumptions_are_a_short_block_of_sentences(findings):
 
 def test_a_space_without_an_estimate_shows_its_bounds():
     tables = synthetic.kept(synthetic.tables(TWO, rng=np.random.default_rng(0)), lottery=False, stopped=True)
-    findings = find_in_tables(tables)
+    findings = synthetic.found(tables)
     text = shown(findings, width=80)
     for estimate in findings.estimates:
         bounds = f"{estimate.bounds.low_pct:.1f} to {estimate.bounds.high_pct:.1f}"

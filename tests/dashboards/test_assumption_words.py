@@ -7,7 +7,7 @@ import pytest
 import synthetic
 
 from dashboards import assumption_words as words
-from sweep.statistics import Assumptions, find_in_tables
+from sweep.statistics import Assumptions
 from sweep.statistics.assumptions import BudgetAgreement, NearBestOfSpace, SeedNoise
 from sweep.statistics.full_budget import Bounds
 from sweep.statistics.intervals import UNKNOWN, IntervalEstimate
@@ -18,7 +18,7 @@ from sweep.statistics.seed_noise import Reliability
 
 @pytest.fixture(scope="module")
 def findings():
-    return find_in_tables(synthetic.scaled(np.random.default_rng(0), trials_per_space=24))
+    return synthetic.found(synthetic.scaled(np.random.default_rng(0), trials_per_space=24))
 
 
 def near(space: str, share: float, *, within: float = 1.0, low: float | None = 0.09, high: float | None = 0.31):

@@ -8,7 +8,7 @@ import synthetic
 
 from dashboards.findings_figures import full_budget_figure, ranks_figure
 from sweep.spaces.colours import SPACE_COLOURS
-from sweep.statistics import cohorts_of, find_in_tables, full_budget, share_below
+from sweep.statistics import cohorts_of, full_budget, share_below
 from sweep.statistics.intervals import UNKNOWN
 
 COLOURS = dict(SPACE_COLOURS)
@@ -26,7 +26,7 @@ def cohorts(tables):
 
 @pytest.fixture(scope="module")
 def budgets():
-    return find_in_tables(synthetic.scaled(np.random.default_rng(0), trials_per_space=40)).assumptions.budgets
+    return synthetic.found(synthetic.scaled(np.random.default_rng(0), trials_per_space=40)).assumptions.budgets
 
 
 def traces(figure, *, dotted: bool = False) -> list:

@@ -9,7 +9,7 @@ from synthetic import only
 
 from dashboards.assumption_words import assumptions_told
 from dashboards.note import findings_note
-from sweep.statistics import find_in_tables, judge
+from sweep.statistics import judge
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def verdicts():
 
 @pytest.fixture(scope="module")
 def findings():
-    return find_in_tables(synthetic.scaled(np.random.default_rng(0), trials_per_space=24))
+    return synthetic.found(synthetic.scaled(np.random.default_rng(0), trials_per_space=24))
 
 
 def test_it_says_what_verdicts_are_matched_on(verdicts):
@@ -59,7 +59,7 @@ def test_what_is_otherwise_at_the_full_budget_is_a_line_a_scale(findings):
 
 def test_a_space_without_an_estimate_has_its_bounds():
     tables = synthetic.kept(synthetic.tables(rng=np.random.default_rng(0)), lottery=False, stopped=True)
-    findings = find_in_tables(tables)
+    findings = synthetic.found(tables)
     note = findings_note(findings)
     for estimate in findings.estimates:
         assert f"| between {estimate.bounds.low_pct:.1f} and {estimate.bounds.high_pct:.1f} | – |" in note

@@ -19,7 +19,7 @@ from dashboards.assumption_words import assumptions_told, decimal, ends_text, er
 from dashboards.report import render_report, to_toml, write_report
 from dashboards.words import measure_ends, measure_value, share_text, signed
 from sweep.records.tables import TRIALS, Tables
-from sweep.statistics import Findings, Verdict, find_in_tables, judge, judge_study, looks_taken, study_of
+from sweep.statistics import Findings, Verdict, judge, judge_study, looks_taken, study_of
 from sweep.studies import load_study, shipped_studies, study_from_dict
 
 CHROMIUM = shutil.which("chromium")
@@ -74,14 +74,14 @@ def tables() -> Tables:
 
 @pytest.fixture(scope="module")
 def page(tables) -> Page:
-    return Page(render_report(tables, find_in_tables(tables, judged(tables))))
+    return Page(render_report(tables, synthetic.found(tables, judged(tables))))
 
 
 @pytest.fixture(scope="module")
 def scaled() -> tuple[Tables, Findings]:
     """Two scales, pairs and repeats, all trained; RegNet X at large has no estimate, for the lottery kept but one."""
     tables = synthetic.scaled(np.random.default_rng(0), trials_per_space=40)
-    return tables, find_in_tables(tables, judged(tables))
+    return tables, synthetic.found(tables, judged(tables))
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +173,7 @@ def test_a_space_without_an_estimate_has_its_bounds_in_words(scaled_page):
 
 def test_no_lottery_leaves_bounds_and_no_figure():
     tables = synthetic.kept(synthetic.tables(rng=np.random.default_rng(0)), lottery=False, stopped=True)
-    text = render_report(tables, find_in_tables(tables, judged(tables)))
+    text = render_report(tables, synthetic.found(tables, judged(tables)))
     page = Page(text)
     assert "full-budget" in sections(page)
     assert page.text.count("has no estimate: the lottery kept none of the") == 4
@@ -183,7 +183,7 @@ def test_no_lottery_leaves_bounds_and_no_figure():
 
 def test_where_nothing_was_stopped_the_full_budget_is_a_table_alone():
     tables = synthetic.kept(synthetic.tables(rng=np.random.default_rng(0)), lottery=False, stopped=False)
-    findings = find_in_tables(tables)
+    findings = synthetic.found(tables)
     assert findings.at_rungs[0].rung_epochs == 4
     text = render_report(tables, findings)
     assert "Every network was trained to its full budget." in Page(text).text
@@ -380,7 +380,7 @@ def test_provenance_is_there(page):
 )
 def test_poor_sweeps_have_a_report_too(changes):
     tables = synthetic.tables(rng=np.random.default_rng(0), **changes)
-    page = Page(render_report(tables, find_in_tables(tables, judged(tables))))
+    page = Page(render_report(tables, synthetic.found(tables, judged(tables))))
     assert len(page.all("section")) >= 8
     assert "nan" not in page.text.lower().split()
     assert "None" not in page.text.split()
