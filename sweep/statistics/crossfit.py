@@ -3,10 +3,12 @@
 In: the factors of networks (factors.py) and their errors. Out: a `CrossFit`, from which additive.py reads how much main
 effects explain and importance.py which factor matters most.
 
-On four fifths of the networks an additive function is fitted, and a forest (forest.py) to what it leaves; on the other
-fifth both predict. The additive fit is a ridge regression (Hoerl and Kennard 1970) on a basis for each column, one
-function for each level or cubic splines of the number's rank, its penalty by generalised cross-validation (Golub, Heath
-and Wahba 1979). It finds main effects with fewer networks than a forest does; the forest finds what is not additive.
+On four fifths of the networks an additive function and a forest (forest.py) are fitted; on the other fifth both
+predict, and a weighted sum of what they say is the prediction. The additive fit is a ridge regression (Hoerl and
+Kennard 1970) on a basis for each column, one function for each level or cubic splines of the number's rank, its penalty
+by generalised cross-validation (Golub, Heath and Wahba 1979). With networks enough for its coefficients it finds main
+effects that a forest misses; with fewer the forest's main effects do better, as it takes few columns. The forest's
+interactions are what is not additive.
 """
 
 from collections.abc import Iterator
@@ -28,7 +30,6 @@ FEWEST_NETWORKS = 20
 NUM_FOLDS, NUM_REPEATS = 5, 2
 _MOST_SINGLE_LEVELS, _NUM_KNOTS, _DEGREE = 5, 4, 3
 _PENALTIES = np.logspace(-3, 5, 25)
-_DEARER = 1.4  # a degree of freedom counts so much, else few networks are fitted too closely (Kim and Gu 2004)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +37,8 @@ class CrossFit:
     """Each of N networks is held out once a repeat: V visits, in the order of the networks.
 
     Of a visit `held_out_errors`, (V,), less the mean error of the networks fitted; `additive`, (V, F), the main effect
-    of each factor in the additive fit; `forest_mains`, (V, F), what the forest adds to it; `interactions`, (V,), all
-    else that the forest says; and `interactions_without`, (V, F), that averaged over all values of the factor. The
+    of each factor in the additive fit; `forest_mains`, (V, F), those of the forest; `interactions`, (V,), all else
+    that the forest says; and `interactions_without`, (V, F), that averaged over all values of the factor. The
     additive fit to all networks leaves `residuals`, (N,), and spends `coefficients`, (F,), on each factor, shrunk ones
     counted in part. In points of error.
     """
@@ -61,11 +62,6 @@ class CrossFit:
         """How many networks the additive fit has beyond its coefficients and the mean; at least 1."""
         return max(1.0, len(self.errors) - 1 - self.num_coefficients)
 
-    @property
-    def widen(self) -> float:
-        """By how much intervals over networks, which take fits as given, are too narrow."""
-        return len(self.errors) / self.spare_networks
-
     @cached_property
     def squared_deviations(self) -> Floats:
         """From the mean error, (N,); their mean is the variance that is to be explained."""
@@ -73,13 +69,23 @@ class CrossFit:
 
     @cached_property
     def weights(self) -> Floats:
-        """Of the additive fit, of the forest's main effects, of its interactions: 0 or more.
+        """Of the additive fit, of the forest's main effects and of its interactions, 0 or more."""
+        return _stacked(self._parts, self.held_out_errors)
 
-        By least squares over the networks held out (stacking, Breiman 1996): a fit says too much of what it has learnt
-        from noise, and a boosted one too little of what is there.
-        """
-        parts = np.stack([self.additive.sum(axis=1), self.forest_mains.sum(axis=1), self.interactions], axis=1)
-        return nnls(parts, self.held_out_errors)[0]
+    @property
+    def best(self) -> Floats:
+        """The best prediction, (V,)."""
+        return self._parts @ self.weights
+
+    @property
+    def best_additive(self) -> Floats:
+        """The best prediction without interactions, (V,)."""
+        mains_V = self._parts[:, :2]
+        return mains_V @ _stacked(mains_V, self.held_out_errors)
+
+    @cached_property
+    def _parts(self) -> Floats:
+        return np.stack([self.additive.sum(axis=1), self.forest_mains.sum(axis=1), self.interactions], axis=1)
 
     def by_network(self, values: Floats) -> Floats:
         """The mean over the visits of each network, (N, …)."""
@@ -99,8 +105,7 @@ def cross_fit(factors: Factors, errors: Floats, *, rng: np.random.Generator) -> 
     rows_told, parts_told = [], []
     for rows, held_out in _folds(len(errors), rng):
         additive = _Additive(bases, errors, rows)
-        left_over = errors[rows] - errors[rows].mean() - additive.at(rows).sum(axis=1)
-        forest = Decomposition(grow_forest(factors, left_over, rows, rng=rng), factors, rng=rng)
+        forest = Decomposition(grow_forest(factors, errors[rows], rows, rng=rng), factors, rng=rng)
         told = forest.at(factors, held_out)
         mains = told.mains.sum(axis=1, keepdims=True)
         rows_told.append(held_out)
@@ -131,6 +136,12 @@ def cross_fit(factors: Factors, errors: Floats, *, rng: np.random.Generator) -> 
         interactions=told_V[:, 1],
         interactions_without=interactions_VF,
     )
+
+
+def _stacked(parts_V: Floats, errors_V: Floats) -> Floats:
+    """Weights by least squares over networks held out (stacking, Breiman 1996): a fit says too much of what it has
+    learnt from noise, and a boosted one too little of what is there."""
+    return nnls(parts_V, errors_V)[0]
 
 
 def check_errors(factors: Factors, errors: Floats) -> None:
@@ -181,7 +192,7 @@ class _Additive:
         # What the basis cannot reach, and what shrinking leaves of what it can.
         beyond = max(0.0, np.sum(deviations**2) - np.sum(projected**2))
         left_over_P = beyond + np.sum(((1 - shrinkage_PS) * projected) ** 2, axis=1)
-        best = int(np.argmin(left_over_P / np.maximum(len(rows) - 1 - _DEARER * freedoms_P, 1e-9) ** 2))
+        best = int(np.argmin(left_over_P / np.maximum(len(rows) - 1 - freedoms_P, 1e-9) ** 2))
         self._coefficients = right.T @ (projected * singular / (singular**2 + _PENALTIES[best]))
         of_columns = shrinkage_PS[best] @ right**2
         self.coefficients = np.array([of_columns[place].sum() for place in self._places])

@@ -16,11 +16,12 @@ second order, and a factor that does nothing gets about 0, not the share of nois
 depend on each other, as depth and width within a band of flops, it is what predictions lose.
 
 **Intervals** are those of ratios.py, widened for the coefficients of the additive fit. In simulations (8 factors, 80
-and 400 networks, noise of 0 to 100 % of the variance, 20 samples each) they held main effects in 96 %. Total effects
+and 400 networks, noise of 0 to 100 % of the variance, 20 samples each) they held main effects in 95 %. Total effects
 are lower bounds where factors interact: the noisier the errors and the fewer the networks, the less of an interaction
-is learnt, a fifth of it in the worst case there; that of factors which do not interact was held in 91 %.
+is learnt, a fifth of it in the worst case there; that of factors which do not interact was held in 93 %.
 """
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -81,7 +82,7 @@ def importances(fit: CrossFit, *, confidence: float, num_bootstrap: int, rng: np
         confidence=confidence,
         num_bootstrap=num_bootstrap,
         rng=rng,
-        widen=fit.widen,
+        widen=math.sqrt(len(fit.errors) / fit.spare_networks),
     )
     assert found is not None, "errors differ, so their variance is above 0"
     ranks = _ranked(found, slice(2 + num, None), confidence)
