@@ -9,7 +9,6 @@ everywhere.
 
 import html
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
+from dashboards.look import FAINT, GREY, MARKS, Mark, dress, rgba, small
 from dashboards.words import epochs_text, interval_text, pair_label, provenance_text, rule_label, si, sizes_text
 from sweep.records import Tables
 from sweep.spaces import space_title
@@ -44,28 +44,10 @@ Floats = NDArray[np.float64]
 WEBGL_POINTS = 3_000
 # More learning curves than this makes of points are thinned, so that a report stays small and quick.
 MAX_CURVE_POINTS = 60_000
-
-
-@dataclass(frozen=True)
-class Mark:
-    """How a verdict looks: told apart by shape and word as well as by colour."""
-
-    colour: str
-    plotly_symbol: str
-    matplotlib_marker: str
-    filled: bool
-
-
-MARKS = {
-    "helps": Mark("#2f7ed8", "triangle-left", "<", True),
-    "hurts": Mark("#c2334d", "triangle-right", ">", True),
-    "free": Mark("#6b7a8f", "square", "s", True),
-    "undecided": Mark("#8f8f8f", "circle-open", "o", False),
-}
-
-_GREY = "rgba(128, 128, 128, 0.9)"
-_FAINT = "rgba(128, 128, 128, 0.16)"
-_GRID = "rgba(128, 128, 128, 0.22)"
+# In the forest, how far below its rule an estimate at the full budget stands, in rows.
+_FULL_BELOW = 0.44
+# So many times what the verdicts at the rungs need, estimates may widen its axis.
+_MOST_VAGUE = 2.0
 
 
 # -- what several figures share --------------------------------------------------------------------------------
@@ -103,7 +85,7 @@ def _band(errors: Floats, window: tuple[float, float], confidence: float) -> tup
     return (x, *edf_band(errors, x, confidence=confidence))
 
 
-def _steps(errors: Floats, window: tuple[float, float]) -> tuple[Floats, Floats]:
+def steps(errors: Floats, window: tuple[float, float]) -> tuple[Floats, Floats]:
     """The EDF as corners of a stair from the left to the right edge of the window."""
     x, share = edf(errors)
     inside = x <= window[1]
@@ -112,16 +94,6 @@ def _steps(errors: Floats, window: tuple[float, float]) -> tuple[Floats, Floats]
         return x, share
     last = share[-1] if len(share) else 0.0
     return np.concatenate([[window[0]], x, [window[1]]]), np.concatenate([[0.0], share, [last]])
-
-
-def _small(text: str) -> str:
-    """For the second line of a plotly label; escaped."""
-    return f'<span style="font-size: 11px">{html.escape(text)}</span>'
-
-
-def _rgba(colour: str, opacity: float) -> str:
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red}, {green}, {blue}, {opacity})"
 
 
 # -- plotly ----------------------------------------------------------------------------------------------------
@@ -135,7 +107,7 @@ def edf_figure(tables: Tables, *, scale: str, epoch: int) -> go.Figure:
     figure = go.Figure()
     for space, found in errors.items():
         figure.add_traces(_edf_traces(space, study_of(tables).colour_of(space), found, window, confidence))
-    _dress(figure, height=420, x_title=f"validation error after {epochs_text(epoch)}, %", y_title="share of networks")
+    dress(figure, height=420, x_title=f"validation error after {epochs_text(epoch)}, %", y_title="share of networks")
     figure.update_xaxes(range=list(window))
     figure.update_yaxes(range=[-0.02, 1.02], tickformat=".0%")
     return figure
@@ -146,17 +118,7 @@ def _edf_traces(
 ) -> list[go.Scatter]:
     title = space_title(space)
     grid, low, high = _band(errors, window, confidence)
-    band = go.Scatter(
-        x=np.concatenate([grid, grid[::-1]]),
-        y=np.concatenate([low, high[::-1]]),
-        fill="toself",
-        fillcolor=_rgba(colour, 0.13),
-        line={"width": 0},
-        hoverinfo="skip",
-        legendgroup=space,
-        showlegend=False,
-    )
-    x, share = _steps(errors, window)
+    x, share = steps(errors, window)
     line = go.Scatter(
         x=x,
         y=share,
@@ -166,57 +128,102 @@ def _edf_traces(
         legendgroup=space,
         hovertemplate=f"%{{y:.0%}} of {title} at or below %{{x:.1f}} %<extra></extra>",
     )
-    return [band, line]
+    return [band_trace(grid, low, high, colour=colour, group=space), line]
 
 
-def forest_figure(verdicts: Sequence[Verdict]) -> go.Figure:
-    """One row a verdict: the effect and its interval, in points of error, over the margin of "free"."""
+def band_trace(grid: Floats, low: Floats, high: Floats, *, colour: str, group: str) -> go.Scatter:
+    """A band from `low` to `high`, without an entry in the legend; it comes and goes with its group."""
+    return go.Scatter(
+        x=np.concatenate([grid, grid[::-1]]),
+        y=np.concatenate([low, high[::-1]]),
+        fill="toself",
+        fillcolor=rgba(colour, 0.13),
+        line={"width": 0},
+        hoverinfo="skip",
+        legendgroup=group,
+        showlegend=False,
+    )
+
+
+def forest_figure(verdicts: Sequence[Verdict], at_full_budget: Sequence[Verdict] = ()) -> go.Figure:
+    """One row a verdict: the effect and its interval, in points of error, over the margin of "free"; below it, smaller,
+    what is estimated of that rule `at_full_budget`."""
+    rows = _forest_rows(verdicts, at_full_budget)
     figure = go.Figure()
     for decision, mark in MARKS.items():
-        drawn = [(row, v) for row, v in enumerate(verdicts) if v.verdict == decision and v.effect_pct is not None]
-        if drawn:
-            figure.add_trace(_forest_trace(decision, mark, drawn))
-    _dress(figure, height=110 + 58 * len(verdicts), x_title="points of validation error (with the rule − without)")
-    labels = [_forest_label(verdict, verdicts) for verdict in verdicts]
-    figure.update_yaxes(tickvals=list(range(len(labels))), ticktext=labels, range=[len(labels) - 0.4, -0.6])
-    figure.update_xaxes(range=_forest_window(verdicts))
+        for is_small in (False, True):
+            drawn = [
+                (y, v)
+                for y, v in rows
+                if v.verdict == decision and v.effect_pct is not None and v.is_estimated == is_small
+            ]
+            if drawn:
+                named = decision not in {trace.name for trace in figure.data}
+                figure.add_trace(_forest_trace(decision, mark, drawn, is_small=is_small).update(showlegend=named))
+    height = 110 + (88 if at_full_budget else 58) * len(verdicts)
+    dress(figure, height=height, x_title="points of validation error (with the rule − without)")
+    labels = [_forest_label(verdict, verdicts) for _, verdict in rows]
+    lowest = max([y for y, _ in rows], default=-1)
+    figure.update_yaxes(tickvals=[y for y, _ in rows], ticktext=labels, range=[lowest + 0.6, -0.6])
+    figure.update_xaxes(range=_forest_window(verdicts, at_full_budget))
     if verdicts:
         margin = verdicts[0].margin_pct
-        figure.add_vrect(x0=-margin, x1=margin, fillcolor=_FAINT, line_width=0, layer="below")
-        figure.add_vline(x=0, line={"color": _GREY, "width": 1})
+        figure.add_vrect(x0=-margin, x1=margin, fillcolor=FAINT, line_width=0, layer="below")
+        figure.add_vline(x=0, line={"color": GREY, "width": 1})
     return figure
 
 
+def _forest_rows(verdicts: Sequence[Verdict], at_full_budget: Sequence[Verdict]) -> list[tuple[float, Verdict]]:
+    """Each verdict with its height, that at the full budget just below its own."""
+    at_full = {(v.rule, v.space_without, v.space_with, v.scale): v for v in at_full_budget}
+    rows: list[tuple[float, Verdict]] = []
+    for row, v in enumerate(verdicts):
+        rows.append((row, v))
+        if (v.rule, v.space_without, v.space_with, v.scale) in at_full:
+            rows.append((row + _FULL_BELOW, at_full[v.rule, v.space_without, v.space_with, v.scale]))
+    return rows
+
+
 def _forest_label(verdict: Verdict, verdicts: Sequence[Verdict]) -> str:
+    if verdict.is_estimated:
+        return small(f"estimated after {epochs_text(verdict.rung_epochs)}")
     several = len({v.scale for v in verdicts}) > 1
     place = f"{verdict.scale}, " if several else ""
-    return f"{rule_label(verdict.rule)}<br>{_small(place + pair_label(verdict))}"
+    return f"{rule_label(verdict.rule)}<br>{small(place + pair_label(verdict))}"
 
 
-def _forest_window(verdicts: Sequence[Verdict]) -> tuple[float, float]:
-    """Symmetric about 0, so that the sides of "helps" and "hurts" weigh the same."""
-    ends = [e for v in verdicts for e in (v.effect_pct, v.ci_low_pct, v.ci_high_pct, v.margin_pct) if e is not None]
-    reach = 1.08 * max([abs(end) for end in ends], default=1.0) or 1.0
+def _forest_window(verdicts: Sequence[Verdict], at_full_budget: Sequence[Verdict] = ()) -> tuple[float, float]:
+    """Symmetric about 0, so that the sides of "helps" and "hurts" weigh the same. All is in it but the ends of
+    estimates that few audited networks leave so vague that the rest would not be seen."""
+    reach = max([abs(end) for v in verdicts for end in _forest_ends(v)], default=1.0) or 1.0
+    estimated = max([abs(end) for v in at_full_budget for end in _forest_ends(v)], default=0.0)
+    reach = 1.08 * max(reach, min(estimated, _MOST_VAGUE * reach))
     return -reach, reach
 
 
-def _forest_trace(decision: str, mark: Mark, drawn: list[tuple[int, Verdict]]) -> go.Scatter:
+def _forest_ends(verdict: Verdict) -> list[float]:
+    ends = (verdict.effect_pct, verdict.ci_low_pct, verdict.ci_high_pct, verdict.margin_pct)
+    return [end for end in ends if end is not None]
+
+
+def _forest_trace(decision: str, mark: Mark, drawn: list[tuple[float, Verdict]], *, is_small: bool) -> go.Scatter:
     verdicts = [verdict for _, verdict in drawn]
     reach = [
         0.0 if v.ci_low_pct is None or v.ci_high_pct is None else (v.ci_high_pct - v.ci_low_pct) / 2 for v in verdicts
     ]
+    marker = {"symbol": mark.plotly_symbol, "size": 13, "color": mark.colour}
+    line = {"width": 2, "color": mark.colour}
+    error = {"type": "data", "array": reach, "color": mark.colour, "thickness": 2.5, "width": 6}
+    if is_small:
+        marker, line, error = marker | {"size": 8}, line | {"width": 1.5}, error | {"thickness": 1.2, "width": 4}
     return go.Scatter(
         x=[v.effect_pct for v in verdicts],
         y=[row for row, _ in drawn],
         mode="markers",
         name=decision,
-        marker={
-            "symbol": mark.plotly_symbol,
-            "size": 13,
-            "color": mark.colour,
-            "line": {"width": 2, "color": mark.colour},
-        },
-        error_x={"type": "data", "array": reach, "color": mark.colour, "thickness": 2.5, "width": 6},
+        legendgroup=decision,
+        marker=marker | {"line": line},
+        error_x=error,
         customdata=[[sizes_text(v), epochs_text(v.rung_epochs)] for v in verdicts],
         hovertemplate=f"{decision}: %{{x:+.2f}} points, n = %{{customdata[0]}}, "
         "after %{customdata[1]}<extra></extra>",
@@ -241,13 +248,13 @@ def curves_figure(tables: Tables, *, scale: str) -> go.Figure:
         place = {"row": index // num_columns + 1, "col": index % num_columns + 1}
         for trace in _curve_traces(tables, scale, space, stride, webgl):
             figure.add_trace(trace, **place)
-    _dress(figure, height=70 + 290 * num_rows, x_title="epoch")
+    dress(figure, height=70 + 290 * num_rows, x_title="epoch")
     figure.update_layout(showlegend=False)
     stopping = study.stopping_at(scale)
     figure.update_xaxes(range=[0.7, stopping.max_epochs + 0.3], **_epoch_ticks(stopping.max_epochs))
     figure.update_yaxes(title_text="validation error, %", col=1)
     for rung in stopping.rungs:
-        figure.add_vline(x=rung, line={"color": _GREY, "width": 1, "dash": "dash"})
+        figure.add_vline(x=rung, line={"color": GREY, "width": 1, "dash": "dash"})
     return figure
 
 
@@ -306,7 +313,7 @@ def flops_figure(tables: Tables, *, scale: str, epoch: int) -> go.Figure:
         if num_panels == 2:
             completed = _flops_trace(tables, scale, space, full, completed_only=True)
             figure.add_trace(completed.update(showlegend=False), row=1, col=2)
-    _dress(figure, height=430, x_title="flops (multiply-adds, logarithmic)", y_title="validation error, %")
+    dress(figure, height=430, x_title="flops (multiply-adds, logarithmic)", y_title="validation error, %")
     figure.update_xaxes(type="log", **_flops_ticks(cohort(tables.trials, scale=scale)["flops"].to_pylist()))
     shown = [errors_by_space(tables, scale=scale, epoch=e).values() for e in (epoch, full)[:num_panels]]
     low = min(error_window(errors)[0] for errors in shown)
@@ -367,7 +374,7 @@ def cost_figure(tables: Tables) -> go.Figure:
     places = [(scale.name, space) for scale in study.scale for space in study.spaces]
     costs = [cost(tables, scale=scale, space=space) for scale, space in places]
     several = len(study.scale) > 1
-    labels = [f"{space_title(p)}<br>{_small(s)}" if several else space_title(p) for s, p in places]
+    labels = [f"{space_title(p)}<br>{small(s)}" if several else space_title(p) for s, p in places]
     colours = [study.colour_of(space) for _, space in places]
     trained = go.Bar(
         y=labels,
@@ -382,34 +389,14 @@ def cost_figure(tables: Tables) -> go.Figure:
         x=[c.epochs_saved for c in costs],
         orientation="h",
         name="saved by stopping",
-        marker={"color": [_rgba(colour, 0.18) for colour in colours], "line": {"color": colours, "width": 1}},
+        marker={"color": [rgba(colour, 0.18) for colour in colours], "line": {"color": colours, "width": 1}},
         hovertemplate="%{x} epochs saved<extra></extra>",
     )
     figure = go.Figure([trained, saved])
-    _dress(figure, height=100 + 44 * len(places), x_title="epochs: solid trained, pale saved by stopping")
+    dress(figure, height=100 + 44 * len(places), x_title="epochs: solid trained, pale saved by stopping")
     figure.update_layout(barmode="stack", bargap=0.35, showlegend=False)
     figure.update_yaxes(categoryorder="array", categoryarray=labels[::-1])
     return figure
-
-
-def _dress(figure: go.Figure, *, height: int, x_title: str | None = None, y_title: str | None = None) -> None:
-    """One look for all. Grounds are clear, greys middling: the page's style sheet inks text for light and dark."""
-    figure.update_layout(
-        template="none",
-        height=height,
-        margin={"l": 56, "r": 16, "t": 44, "b": 56},
-        paper_bgcolor="rgba(0, 0, 0, 0)",
-        plot_bgcolor="rgba(0, 0, 0, 0)",
-        font={"family": "system-ui, sans-serif", "size": 13, "color": _GREY},
-        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "bgcolor": "rgba(0, 0, 0, 0)"},
-        modebar={"bgcolor": "rgba(0, 0, 0, 0)", "color": "rgba(128, 128, 128, 0.6)", "activecolor": _GREY},
-    )
-    figure.update_xaxes(
-        gridcolor=_GRID, linecolor=_GRID, zeroline=False, title=x_title, title_standoff=12, title_font_size=13
-    )
-    figure.update_yaxes(
-        gridcolor=_GRID, linecolor=_GRID, zeroline=False, title=y_title, automargin=True, title_font_size=13
-    )
 
 
 # -- matplotlib ------------------------------------------------------------------------------------------------
@@ -449,7 +436,7 @@ def _draw_edfs(axes: Axes, tables: Tables, scale: str, epoch: int, several_scale
         colour = study_of(tables).colour_of(space)
         axes.fill_between(*_band(found, window, confidence), color=colour, alpha=0.11, lw=0)
         axes.step(
-            *_steps(found, window), where="post", color=colour, lw=2, label=f"{space_title(space)} (n = {len(found)})"
+            *steps(found, window), where="post", color=colour, lw=2, label=f"{space_title(space)} (n = {len(found)})"
         )
     axes.set(xlim=window, ylim=(-0.02, 1.02), ylabel="share of networks")
     axes.set_xlabel(f"validation error after {epochs_text(epoch)}, %")

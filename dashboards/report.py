@@ -1,22 +1,23 @@
 """The report of a sweep: one HTML file that opens anywhere, also offline and from an e-mail.
 
-In: tables, verdicts, and the reruns at full scale as plain dicts, if any. Out: `report.html`, self-contained:
+In: tables, findings, and the reruns at full scale as plain dicts, if any. Out: `report.html`, self-contained:
 plotly.js, data and style are in it once, and a content security policy forbids the browser to fetch anything else. Its
-order is that of a reader's questions: what was asked, what is the answer, on what grounds, what did it cost, which
-networks were best, what did the best reach at full scale, how to do it again.
+order is that of a reader's questions: what was asked, what is the answer, on what grounds, does it hold at the full
+budget, what did cheap search take for granted, what did it cost, which networks were best, what did the best reach at
+full scale, how to do it again. Sections that have nothing to say are left out.
 
 All text of a user (names, questions, failures) is escaped: by jinja in the page, by hand in plotly's labels.
 """
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jinja2
 import numpy as np
@@ -25,14 +26,29 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from dashboards import figures, words
+from dashboards.assumption_words import (
+    assumptions_told,
+    border_text,
+    error_ends,
+    full_budget_texts,
+    is_told,
+    points_text,
+)
+from dashboards.findings_figures import full_budget_figure, ranks_figure
 from sweep.records import Tables
 from sweep.records.journal import ENDED, UNFINISHED
 from sweep.spaces import space_title
 from sweep.statistics import (
+    Assumptions,
+    Choice,
+    Cohort,
     CohortSummary,
+    Findings,
+    SpaceEstimate,
     Verdict,
     best_trials,
     chance_error_pct,
+    cohorts_of,
     cost,
     ended_early_by,
     estimates,
@@ -42,7 +58,8 @@ from sweep.statistics import (
     study_of,
     summarise,
 )
-from sweep.studies import TRAIN, Scale, Stopping
+from sweep.statistics.assumptions import BudgetAgreement, NearBestOfSpace, ScaleAgreement
+from sweep.studies import TRAIN, Scale, Stopping, Study
 
 NUM_BEST = 5
 _DRAWING_WIDTH, _DRAWING_HEIGHT = 132, 34
@@ -55,6 +72,20 @@ _FIGURE_CONFIG = {
     "showSendToCloud": False,
     "toImageButtonOptions": {"format": "svg"},
 }
+
+
+@dataclass(frozen=True)
+class InFull:
+    """What the page shows of one scale at its full budget. `is_estimated`: early stopping kept networks from it;
+    `num_beyond` known errors lie beyond the axis."""
+
+    edf: Markup | None
+    has_dotted: bool
+    num_beyond: int
+    estimates: list[SpaceEstimate]
+    is_estimated: bool
+    has_survivors: bool
+    has_bounds: bool
 
 
 @dataclass(frozen=True)
@@ -72,21 +103,23 @@ class Panel:
     curve_stride: int
     summaries: list[CohortSummary]
     best: list[dict[str, Any]]
+    in_full: InFull
 
 
 Reruns = Sequence[Mapping[str, Any]]
+Placed = TypeVar("Placed", NearBestOfSpace, BudgetAgreement)
 
 
-def write_report(tables: Tables, verdicts: Sequence[Verdict], path: Path, *, reruns: Reruns = ()) -> None:
+def write_report(tables: Tables, findings: Findings, path: Path, *, reruns: Reruns = ()) -> None:
     """Write the report to `path`, whole or not at all. `reruns`: what the `result.json` of each holds."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(render_report(tables, verdicts, reruns=reruns), encoding="utf-8")
+    draft.write_text(render_report(tables, findings, reruns=reruns), encoding="utf-8")
     os.replace(draft, path)
 
 
-def render_report(tables: Tables, verdicts: Sequence[Verdict], *, reruns: Reruns = ()) -> str:
-    """The report as HTML. The same tables, verdicts and reruns give the same text."""
-    study = study_of(tables)
+def render_report(tables: Tables, findings: Findings, *, reruns: Reruns = ()) -> str:
+    """The report as HTML. The same tables, findings and reruns give the same text."""
+    study, verdicts, at_full = study_of(tables), findings.at_rungs, findings.at_full_budget
     summaries = summarise(tables)
     return _template().render(
         study=study,
@@ -98,15 +131,20 @@ def render_report(tables: Tables, verdicts: Sequence[Verdict], *, reruns: Reruns
         outcomes=(outcomes := _outcomes(summaries)),
         columns=[outcome for outcome, num in outcomes.items() if num or outcome in ("completed", "stopped")],
         chance_error_pct=chance_error_pct(study),
-        answers=words.answers(tables, verdicts),
+        answers=words.answers(tables, findings),
         looks=words.looks_text(tables),
         num_not_needed=num_not_needed(tables) if ended_early_by(tables) else 0,
         verdicts=[(verdict, _note(verdict, len(verdicts))) for verdict in verdicts],
+        at_full=at_full,
+        measured=words.measures_text(verdicts),
+        decides=any(other.verdict for verdict in verdicts for other in verdict.others),
         matched_on=next((v.matched_on for v in verdicts if v.matched_on != "none"), None),
         marks=figures.MARKS,
         colours={space: study.colour_of(space) for space in study.spaces},
-        forest=_embed(figures.forest_figure(verdicts), "forest"),
-        panels=_panels(tables, verdicts, summaries),
+        forest=_embed(figures.forest_figure(verdicts, at_full), "forest"),
+        panels=_panels(tables, findings, summaries),
+        told_in_full=full_budget_texts(findings.estimates),
+        **_assumptions(study, findings.assumptions),
         cost=cost(tables),
         costs=[(s, cost(tables, scale=s.scale, space=s.space)) for s in summaries],
         cost_figure=_embed(figures.cost_figure(tables), "cost"),
@@ -120,7 +158,11 @@ def render_report(tables: Tables, verdicts: Sequence[Verdict], *, reruns: Reruns
 
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FunctionLoader(lambda name: files("dashboards").joinpath("templates", name).read_text("utf-8")),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {
         "percent": words.percent,
@@ -129,9 +171,14 @@ def _template() -> jinja2.Template:
         "epochs": words.epochs_text,
         "duration": words.duration,
         "si": words.si,
+        "measure_value": words.measure_value,
+        "measure_ends": words.measure_ends,
+        "points": points_text,
+        "error_ends": error_ends,
+        "typographic": lambda text: text.replace("-", words.MINUS),
         "title": space_title,
     }
-    return environment.from_string(files("dashboards").joinpath("templates", "report.html.j2").read_text("utf-8"))
+    return environment.get_template("report.html.j2")
 
 
 def _embed(figure: go.Figure, div_id: str) -> Markup:
@@ -169,15 +216,24 @@ def _note(verdict: Verdict, num_comparisons: int) -> str:
     return "; ".join(notes)
 
 
-def _panels(tables: Tables, verdicts: Sequence[Verdict], summaries: Sequence[CohortSummary]) -> list[Panel]:
-    epochs = figures.rungs_shown(tables, verdicts)
+def _panels(tables: Tables, findings: Findings, summaries: Sequence[CohortSummary]) -> list[Panel]:
+    epochs, cohorts = figures.rungs_shown(tables, findings.at_rungs), cohorts_of(tables)
     return [
-        _panel(tables, index, scale, epochs[scale.name], [s for s in summaries if s.scale == scale.name])
+        _panel(
+            tables,
+            index,
+            scale,
+            epochs[scale.name],
+            [s for s in summaries if s.scale == scale.name],
+            _in_full(tables, index, [e for e in findings.estimates if e.scale == scale.name and is_told(e)], cohorts),
+        )
         for index, scale in enumerate(study_of(tables).judged_scales)
     ]
 
 
-def _panel(tables: Tables, index: int, scale: Scale, epoch: int, summaries: list[CohortSummary]) -> Panel:
+def _panel(
+    tables: Tables, index: int, scale: Scale, epoch: int, summaries: list[CohortSummary], in_full: InFull
+) -> Panel:
     name = scale.name
     errors = figures.errors_by_space(tables, scale=name, epoch=epoch)
     highest = figures.error_window(errors.values())[1]
@@ -193,7 +249,79 @@ def _panel(tables: Tables, index: int, scale: Scale, epoch: int, summaries: list
         curve_stride=figures.curve_stride(tables, scale=name),
         summaries=summaries,
         best=_best(tables, name),
+        in_full=in_full,
     )
+
+
+def _in_full(
+    tables: Tables, index: int, estimates: list[SpaceEstimate], cohorts: Mapping[tuple[str, str], Cohort]
+) -> InFull:
+    """No figure where all networks were trained to the end: the distributions at the rung are those."""
+    study = study_of(tables)
+    is_estimated = any(estimate.num_known < estimate.num_networks for estimate in estimates)
+    drawn = [cohorts[e.scale, e.space] for e in estimates if e.mean is not None] if is_estimated else []
+    colours = {space: study.colour_of(space) for space in study.spaces}
+    figure, num_beyond = full_budget_figure(drawn, colours, confidence=study.judging.confidence)
+    return InFull(
+        edf=_embed(figure, f"full-edf-{index}") if drawn else None,
+        has_dotted=any(trace.line.dash == "dot" for trace in figure.data),
+        num_beyond=num_beyond,
+        estimates=estimates,
+        is_estimated=is_estimated,
+        has_survivors=any(estimate.survivors_mean_pct is not None for estimate in estimates),
+        has_bounds=any(estimate.mean is None for estimate in estimates),
+    )
+
+
+def _assumptions(study: Study, found: Assumptions) -> dict[str, Any]:
+    """What the section on assumptions shows: sentences, and the rows of each table."""
+    colours = {space: study.colour_of(space) for space in study.spaces}
+    known = [one for one in found.budgets if one.ranks.spearman.value is not None]
+    is_drawn = len({(one.scale, one.epochs) for one in known}) > 1
+    return {
+        "assumptions": assumptions_told(found),
+        "near_best": [_near_best(rows) for rows in _by_place(found.near_best)],
+        "border": border_text(found.near_best[0].near.reference_share) if found.near_best else "",
+        "probability": f"{100 * found.near_best[0].near.probability:g} %" if found.near_best else "",
+        "ranks": [_ranks(rows, known) for rows in _by_place(known)],
+        "ranks_epochs": sorted({one.epochs for one in known}),
+        "ranks_figure": _embed(ranks_figure(known, colours), "ranks") if is_drawn else "",
+        "seeds": [one for one in found.seeds if one.reliability.seed_sd_pct is not None],
+        "scale_rows": [(one, choices) for one in found.scales if (choices := _choices(one))],
+        "rule_rows": found.rules,
+    }
+
+
+def _by_place(found: Iterable[Placed]) -> list[list[Placed]]:
+    """What belongs to one space at one scale, in the order of the first."""
+    by_place: dict[tuple[str, str], list[Placed]] = {}
+    for one in found:
+        by_place.setdefault((one.scale, one.space), []).append(one)
+    return list(by_place.values())
+
+
+def _near_best(rows: Sequence[NearBestOfSpace]) -> dict[str, Any]:
+    first = rows[0]
+    return {"scale": first.scale, "space": first.space, "epochs": first.epochs, "near": [row.near for row in rows]}
+
+
+def _ranks(rows: Sequence[BudgetAgreement], every: Sequence[BudgetAgreement]) -> dict[str, Any]:
+    """A row of the table: under each number of epochs that any has, its correlation or None."""
+    first, found = rows[0], {row.epochs: row.ranks.spearman for row in rows}
+    return {
+        "scale": first.scale,
+        "space": first.space,
+        "full_epochs": first.full_epochs,
+        "num_pairs": first.ranks.num_pairs,
+        "num_networks": first.ranks.num_networks,
+        "by_epoch": [found.get(epoch) for epoch in sorted({one.epochs for one in every})],
+    }
+
+
+def _choices(found: ScaleAgreement) -> list[Choice]:
+    """Of choices of as many networks the most lenient; few networks have no best 1 %."""
+    by_number = {choice.num_chosen: choice for choice in found.choices if choice.num_pairs}
+    return list(by_number.values())
 
 
 def _best(tables: Tables, scale: str) -> list[dict[str, Any]]:

@@ -1,16 +1,18 @@
 """A sweep in words: the answer in plain sentences, and numbers, rules and machines as people read them.
 
-In: tables and verdicts. Out: plain text, not escaped. A number comes with its interval, n and budget.
+In: tables and findings. Out: plain text, not escaped. A number comes with its interval, n and budget.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from sweep.records import Tables
 from sweep.spaces import space_title
 from sweep.statistics import (
     Estimate,
+    Findings,
+    MeasureVerdict,
     Verdict,
     cohort,
     ended_early_by,
@@ -144,7 +146,7 @@ def repeats_text(study: Study) -> str:
         return ""
     return (
         "Of each space, networks were trained once more with other seeds, to measure what one seed does: "
-        f"{_join(told)}; no rule is judged by them, and only the costs below count them."
+        f"{joined(told)}; no rule is judged by them, and only the costs below count them."
     )
 
 
@@ -192,13 +194,91 @@ def ensemble_text(rerun: Mapping[str, Any]) -> str:
     )
 
 
-def answers(tables: Tables, verdicts: Sequence[Verdict]) -> list[str]:
-    """What the sweep says of the rules: one or two sentences a scale, the undecided ones last and as such."""
+def answers(tables: Tables, findings: Findings) -> list[str]:
+    """What the sweep says of the rules: one or two sentences a scale, the undecided ones last and as such, and below
+    them what is otherwise at the full budget."""
+    verdicts, at_full = findings.at_rungs, findings.at_full_budget
     if not verdicts:
         return ["No two spaces of this study differ by a rule, so there is nothing to judge."]
     several = len({verdict.scale for verdict in verdicts}) > 1
     scales = [scale.name for scale in study_of(tables).judged_scales]
-    return [_answer([v for v in verdicts if v.scale == scale], name_scale=several) for scale in scales]
+    told = [
+        [_answer(here, name_scale=several), full_budget_answer(here, at_scale(at_full, scale))]
+        for scale in scales
+        if (here := at_scale(verdicts, scale))
+    ]
+    return [sentence for of_scale in told for sentence in of_scale if sentence]
+
+
+def at_scale(verdicts: Sequence[Verdict], scale: str) -> list[Verdict]:
+    return [verdict for verdict in verdicts if verdict.scale == scale]
+
+
+def full_budget_answer(verdicts: Sequence[Verdict], at_full_budget: Sequence[Verdict]) -> str:
+    """Whether what is estimated at the full budget agrees with the verdicts at a rung of one scale: a sentence, none
+    where nothing is estimated."""
+    earlier = {_key(v): v for v in verdicts}
+    compared = [(earlier[_key(v)], v) for v in at_full_budget if _key(v) in earlier]
+    if not compared:
+        return ""
+    where = f"Estimated at the full budget, {epochs_text(compared[0][1].rung_epochs)},"
+    names = rule_names(verdicts)
+    other = [_told_at_full(full, names[first]) for first, full in compared if first.verdict != full.verdict]
+    if other:
+        return f"{where} {joined(other)}{'' if len(other) == len(compared) else '; the others stay'}."
+    return f"{where} {'the verdict' if len(compared) == 1 else f'each of the {len(compared)} verdicts'} is the same."
+
+
+def _key(verdict: Verdict) -> tuple[str, str, str]:
+    return verdict.rule, verdict.space_without, verdict.space_with
+
+
+def _told_at_full(verdict: Verdict, name: str) -> str:
+    if verdict.verdict == "undecided":
+        return f"the rule {name} is undecided ({_numbers(verdict)})"
+    return _claim(verdict, name)
+
+
+_SAYS = {"helps": "helps", "hurts": "hurts", "free": "costs and gains nothing"}
+MEASURES = {"median": "the median", "quantile_10": "the best tenth", "superiority": "how often it wins"}
+
+
+def measures_text(verdicts: Sequence[Verdict]) -> str:
+    """Which rules other measures than the mean decide otherwise: a sentence, none where nothing was measured."""
+    measured = [(v, other) for v in verdicts for other in v.others if other.effect is not None]
+    if not measured:
+        return ""
+    if all(other.verdict is None for _, other in measured):
+        return "Looks decide on the mean alone; what else is told here comes with its interval, and decides nothing."
+    names = rule_names(verdicts)
+    other = [
+        f"the rule {names[v]} {_SAYS[o.verdict]} by {MEASURES[o.measure]} ({measure_value(o)}, "
+        f"{100 * v.confidence:.4g} % interval {measure_ends(o)})"
+        for v, o in measured
+        if o.verdict not in (None, "undecided", v.verdict)
+    ]
+    if not other:
+        return "No rule is decided otherwise by the median, the best tenth or how often it wins than by the mean."
+    return f"Decided otherwise than by the mean: {joined(other)}."
+
+
+def measure_value(found: MeasureVerdict) -> str:
+    """What a rule does to a measure: points of error, or the share of pairs that it wins."""
+    if found.effect is None:
+        return "–"
+    return share_text(found.with_) if found.measure == "superiority" else signed(found.effect)
+
+
+def measure_ends(found: MeasureVerdict) -> str:
+    if found.low is None or found.high is None:
+        return "no interval"
+    if found.measure == "superiority":
+        return f"{100 * (0.5 - found.high):.0f} to {share_text(0.5 - found.low)}"
+    return f"{signed(found.low)} to {signed(found.high)}"
+
+
+def share_text(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.0f} %"
 
 
 def looks_text(tables: Tables) -> str:
@@ -226,32 +306,38 @@ def looks_text(tables: Tables) -> str:
 def _answer(verdicts: Sequence[Verdict], *, name_scale: bool) -> str:
     first = verdicts[0]
     where = f"After {epochs_text(first.rung_epochs)}" + (f" at scale {first.scale}" if name_scale else "")
-    names = _names(verdicts)
+    names = rule_names(verdicts)
     decided = [_claim(v, names[v]) for v in verdicts if v.verdict != "undecided"]
     undecided = [_doubt(v, names[v]) for v in verdicts if v.verdict == "undecided"]
     if not decided:
         num = "its one rule" if len(verdicts) == 1 else f"any of its {len(verdicts)} rules"
-        return f"{where}, this sweep cannot decide {num}: {_join(undecided)}."
-    sentence = f"{where}, {_join(decided)}."
-    return f"{sentence} Undecided: {_join(undecided)}." if undecided else sentence
+        return f"{where}, this sweep cannot decide {num}: {joined(undecided)}."
+    sentence = f"{where}, {joined(decided)}."
+    return f"{sentence} Undecided: {joined(undecided)}." if undecided else sentence
 
 
-def _names(verdicts: Sequence[Verdict]) -> dict[Verdict, str]:
+class OfRule(Protocol):
+    """What a rule was found to do: a verdict, or a comparison of scales."""
+
+    @property
+    def rule(self) -> str: ...
+    @property
+    def space_without(self) -> str: ...
+
+
+Found = TypeVar("Found", bound=OfRule)
+
+
+def rule_names(found: Sequence[Found]) -> dict[Found, str]:
     """What to call each rule: where several spaces test it, with the one that does not obey."""
-    counts = Counter(verdict.rule for verdict in verdicts)
-    return {
-        v: f"“{rule_label(v.rule)}”" + (f" against {space_title(v.space_without)}" if counts[v.rule] > 1 else "")
-        for v in verdicts
-    }
+    counts = Counter(one.rule for one in found)
+    against = {one: f" against {space_title(one.space_without)}" if counts[one.rule] > 1 else "" for one in found}
+    return {one: f"“{rule_label(one.rule)}”{against[one]}" for one in found}
 
 
 def _claim(verdict: Verdict, name: str) -> str:
-    says = {
-        "helps": "helps",
-        "hurts": "hurts",
-        "free": f"costs and gains nothing within ±{verdict.margin_pct:g} points",
-    }[verdict.verdict]
-    return f"the rule {name} {says} ({_numbers(verdict)})"
+    within = f" within ±{verdict.margin_pct:g} points" if verdict.verdict == "free" else ""
+    return f"the rule {name} {_SAYS[verdict.verdict]}{within} ({_numbers(verdict)})"
 
 
 def _doubt(verdict: Verdict, name: str) -> str:
@@ -262,6 +348,8 @@ def _doubt(verdict: Verdict, name: str) -> str:
 
 def _numbers(verdict: Verdict) -> str:
     size = f"n = {sizes_text(verdict)}"
+    if verdict.is_estimated:
+        size += f", {verdict.num_known_without} + {verdict.num_known_with} of them known"
     if verdict.effect_pct is None:
         return f"no networks to compare, {size}"
     points = f"{signed(verdict.effect_pct)} points of error"
@@ -273,6 +361,6 @@ def _numbers(verdict: Verdict) -> str:
     return f"{points}, {100 * verdict.confidence:.4g} % interval {ends}, {size}"
 
 
-def _join(parts: Sequence[str]) -> str:
+def joined(parts: Sequence[str]) -> str:
     """By "and", and from three parts on by semicolons, because the parts hold commas."""
     return " and ".join(parts) if len(parts) < 3 else f"{'; '.join(parts[:-1])}; and {parts[-1]}"

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 Watch = Callable[[Path], AbstractContextManager[None]]
 Log = Callable[[str], None]
 
+REPORT = "report.html"
+"""In the run directory."""
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -180,7 +183,6 @@ def _tracking_uri(study: Study, profile_uri: str, recorded: str | None, folder: 
 def _train(journal: Journal, study: Study, folder: Path, profile: Profile, data: Any, watch: Watch, log: Log) -> None:
     """Train what is unfinished, then judge, report and deliver, whatever happened to the training."""
     from sweep.scheduling import driver
-    from sweep.scheduling.standing import standing
     from sweep.scheduling.supervisor import StopSwitch, stop_on_signals, supervise, when_there_is_room
     from sweep.tracking import Outbox
 
@@ -200,17 +202,17 @@ def _train(journal: Journal, study: Study, folder: Path, profile: Profile, data:
                 if switch.aborted:  # and what was raised then has been swallowed on its way
                     raise KeyboardInterrupt
             finished = journal.is_finished()
-            artifacts = {}
+            artifacts, note = {}, ""
             if finished:
-                artifacts = when_there_is_room(lambda: _conclude(journal, folder, log), folder, switch, log)
+                artifacts, note = when_there_is_room(lambda: _conclude(journal, folder, log), folder, switch, log)
         except BaseException as raised:  # delivered first, then raised: no run may be left RUNNING
-            error, finished, artifacts = raised, False, {}
+            error, finished, artifacts, note = raised, False, {}, ""
         log("delivering to MLflow")
         try:
             outbox.close(
                 status="finished" if finished else "interrupted" if _is_request(error) else "failed",
                 artifacts=artifacts,
-                note=_note(folder, standing(journal)) if finished else "",
+                note=note,
                 timeout_s=3 if isinstance(error, KeyboardInterrupt) else _delivery_s(journal),
             )
             journal.set_meta(tracking_error=None)
@@ -246,27 +248,31 @@ def _is_request(error: BaseException | None) -> bool:
     return error is None or isinstance(error, KeyboardInterrupt)
 
 
-def _conclude(journal: Journal, folder: Path, log: Log) -> dict[str, Path]:
-    """Take the looks that are due; write tables, verdicts, report and figure: the artifacts of the parent run."""
+def _conclude(journal: Journal, folder: Path, log: Log) -> tuple[dict[str, Path], str]:
+    """Take the looks that are due; write tables, findings, report and figure: the artifacts of the parent run, and its
+    note."""
+    from dashboards.note import findings_note
     from sweep.scheduling.looks import Looks
+    from sweep.scheduling.standing import standing, told
 
     Looks(journal, log).take_due()
     tables = from_journal(journal)
     write_tables(tables, folder)
-    verdicts = _judge_tables(tables)
-    _write_report(tables, verdicts, folder)
+    findings = _write_findings(tables, folder)
     _write_whole(folder / "study.json", json.dumps(tables.metadata["study"], indent=1))
     names = ("study.json", "architectures.parquet", "trials.parquet", "epochs.parquet", "verdicts.json",
-             "findings.json",
-             "report.html", "summary.png")  # fmt: skip
-    return {name: folder / name for name in names}
+             "findings.json", REPORT, "summary.png")  # fmt: skip
+    looks = standing(journal)
+    return {name: folder / name for name in names}, findings_note(findings, told(looks) if looks else "")
 
 
 def judge(run: str | Path) -> "list[Verdict]":
     """Judge each rule of a sweep, finished or not, from its journal."""
+    from sweep.statistics import judge_study
+
     folder = find_run(run)
     with Journal.open(folder, read_only=True) as journal:
-        return _judge_tables(from_journal(journal))
+        return judge_study(from_journal(journal))
 
 
 def find(run: str | Path) -> "Findings":
@@ -300,66 +306,36 @@ def judge_curves(
     return find_in_cohorts(cohorts, pairs_of(cohorts, pairs), terms)
 
 
-def _judge_tables(tables: Tables) -> "list[Verdict]":
-    from sweep.statistics import judge_study
-
-    return judge_study(tables)
-
-
 def report(run: str | Path) -> Path:
     """Write tables, verdicts and report of a sweep into its run directory; answers the report's path."""
     folder = find_run(run)
     with Journal.open(folder, read_only=True) as journal:
         tables = from_journal(journal)
     write_tables(tables, folder)
-    return _write_report(tables, _judge_tables(tables), folder)
+    _write_findings(tables, folder)
+    return folder / REPORT
 
 
-def _write_report(tables: Tables, verdicts: "list[Verdict]", folder: Path) -> Path:
+def _write_findings(tables: Tables, folder: Path) -> "Findings":
+    """Findings, verdicts, report and figure, into the run directory."""
     from dashboards.figures import summary_png
     from dashboards.report import write_report
     from sweep.rerun.result import read_results
     from sweep.statistics import find_in_tables
 
-    findings = find_in_tables(tables, verdicts)
-    _write_whole(folder / "verdicts.json", json.dumps([verdict.to_dict() for verdict in verdicts], indent=1))
+    findings = find_in_tables(tables)
+    at_rungs = findings.at_rungs
+    _write_whole(folder / "verdicts.json", json.dumps([verdict.to_dict() for verdict in at_rungs], indent=1))
     _write_whole(folder / "findings.json", json.dumps(findings.to_dict(), indent=1))
-    summary_png(tables, verdicts, folder / "summary.png")
-    path = folder / "report.html"
-    write_report(tables, verdicts, path, reruns=read_results(folder))
-    return path
+    summary_png(tables, at_rungs, folder / "summary.png")
+    write_report(tables, findings, folder / REPORT, reruns=read_results(folder))
+    return findings
 
 
 def _write_whole(path: Path, text: str) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.write_text(text, encoding="utf-8")
     os.replace(draft, path)
-
-
-def _note(folder: Path, looks: dict[str, Any] | None = None) -> str:
-    """The verdicts as the Markdown note of the parent run, and how its looks stand."""
-    from sweep.scheduling.standing import told
-
-    rows = json.loads((folder / "verdicts.json").read_text())
-    lines = [
-        f"| {row['rule']} | {row['space_without']} → {row['space_with']} | {row['scale']} | {row['rung_epochs']} |"
-        f" {_points(row['effect_pct'])} [{_points(row['ci_low_pct'])}, {_points(row['ci_high_pct'])}] |"
-        f" {_sizes(row)} | **{row['verdict']}** |"
-        for row in rows
-    ]
-    head = (
-        "| rule | from → to | scale | epochs | effect, points of error | n | verdict |\n|---|---|---|---|---|---|---|\n"
-    )
-    return head + "\n".join(lines) + (f"\n\nLooks: {told(looks)}." if looks else "")
-
-
-def _sizes(row: dict[str, Any]) -> str:
-    compared = f"{row['num_matched_without']} + {row['num_matched_with']}"
-    return compared if row["matched_on"] == "none" else f"{compared}, matched on {row['matched_on']}"
-
-
-def _points(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.2f}"
 
 
 def status(run: str | Path) -> Summary:
@@ -380,7 +356,7 @@ def _summary(journal: Journal, folder: Path, *, wall_s: float) -> Summary:
     meta = journal.meta()
     study = study_from_dict(meta["study"])
     counts = journal.counts()
-    report_path = folder / "report.html"
+    report_path = folder / REPORT
     return Summary(
         run_dir=str(folder),
         study=study.name,

@@ -1,4 +1,4 @@
-"""What a sweep looks like in a terminal: progress while it trains, tables when it is asked.
+"""What a sweep looks like in a terminal while it trains; what it found is in findings_view.py.
 
 In: a run directory (its journal is read, nothing else). Out: renderables of rich, and `live`, which keeps one view
 up to date on stderr: a panel on a terminal, one plain line a minute in a log.
@@ -6,11 +6,10 @@ up to date on stderr: a panel on a terminal, one plain line a minute in a log.
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -28,7 +27,6 @@ _STYLES = {
 }  # fmt: skip
 # Shown only where there are any.
 _RARE = (CANCELLED, PAUSED)
-VERDICT_STYLES = {"helps": "bold green", "free": "bold blue", "hurts": "bold red", "undecided": "yellow"}
 
 
 @dataclass(frozen=True)
@@ -231,157 +229,3 @@ def counted(what: str, total: int, console: Console, *, line_every_s: float = 60
             view.update(bar, refresh=True)
 
         yield show
-
-
-def findings_tables(findings: Any) -> list[RenderableType]:
-    """All that a sweep says: verdicts at the shared rung, at the full budget, other measures, and the spaces
-    themselves."""
-    at_rung = [verdict for verdict in findings.verdicts if not _is_estimated(verdict)]
-    at_full = [verdict for verdict in findings.verdicts if _is_estimated(verdict)]
-    parts = [verdict_table(at_rung)]
-    if at_full:
-        parts += [Text("\nEstimated at the full budget", style="bold"), verdict_table(at_full)]
-    if findings.verdicts:
-        parts += [Text("\nNot only on average", style="bold"), measures_table(findings.verdicts)]
-    if findings.estimates:
-        parts += [Text("\nSpaces at their full budget", style="bold"), estimates_table(findings.estimates)]
-    return parts
-
-
-def measures_table(verdicts: Sequence[Any]) -> RenderableType:
-    """Effects on the median, on the best tenth, and how often a network with the rule beats one without."""
-    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
-    for heading in ("compared", "epochs", "median", "best tenth", "wins"):
-        table.add_column(heading, overflow="fold")
-    scales = {verdict.scale for verdict in verdicts}
-    for verdict in verdicts:
-        by_name = {other.measure: other for other in verdict.others}
-        place = f", {verdict.scale}" if len(scales) > 1 else ""
-        table.add_row(
-            f"{verdict.space_without} → {verdict.space_with}{place}",
-            f"{verdict.rung_epochs}",
-            _measured(by_name["median"]),
-            _measured(by_name["quantile_10"]),
-            _wins(by_name["superiority"]),
-        )
-    explained = (
-        "points of error, with the rule minus without; wins: how often a network with the rule is the better one"
-    )
-    return Group(table, Text(explained, style="dim"))
-
-
-def estimates_table(estimates: Sequence[Any]) -> RenderableType:
-    """Mean and quantiles of the error of each space at its full budget, whether its networks were trained so far or
-    not."""
-    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
-    table.add_column("space", overflow="fold")
-    table.add_column("known", justify="right", no_wrap=True)
-    for heading in ("mean, %", "median, %", "best tenth, %"):
-        table.add_column(heading, no_wrap=True)
-    scales = {estimate.scale for estimate in estimates}
-    for estimate in estimates:
-        place = f", {estimate.scale}" if len(scales) > 1 else ""
-        row = [f"{estimate.space}{place}", f"{estimate.num_known} of {estimate.num_networks}"]
-        if estimate.mean is None:
-            limits = estimate.bounds
-            told = f"{limits.low_pct:.1f} to {limits.high_pct:.1f} at most" if limits else "–"
-            table.add_row(*row, told, "–", "–")
-        else:
-            shown = (estimate.mean, estimate.quantiles["median"], estimate.quantiles["q10"])
-            table.add_row(*row, *map(_ranged, shown))
-    epochs = ", ".join(sorted({f"{estimate.epochs}" for estimate in estimates}))
-    audited = sum(estimate.num_audited for estimate in estimates)
-    stopped = sum(estimate.num_wanted_to_end for estimate in estimates)
-    lottery = (
-        f" All networks count, known at that budget or not: of {stopped} that early stopping wanted to end, the "
-        f"lottery kept {audited}, which stand for the others."
-        if stopped
-        else ""
-    )
-    explained = f"validation error after {epochs} epochs, {estimates[0].confidence:.0%} intervals.{lottery}"
-    return Group(table, Text(explained, style="dim"))
-
-
-def _ranged(found: Any) -> str:
-    if found.low is None or found.high is None:
-        return f"{found.value:.1f}"
-    return f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]"
-
-
-def _measured(other: Any) -> str:
-    if other.effect is None or other.low is None:
-        return "–"
-    return f"{other.effect:+.2f} [{other.low:+.2f}, {other.high:+.2f}]"
-
-
-def _wins(other: Any) -> str:
-    if other.effect is None or other.low is None:
-        return "–"
-    return f"{other.with_:.0%} [{0.5 - other.high:.0%}, {0.5 - other.low:.0%}]"
-
-
-_ESTIMATED = "All trials: those that early stopping ended count by those that the lottery kept"
-
-
-def _is_estimated(verdict: Any) -> bool:
-    return (verdict.num_known_without, verdict.num_known_with) != (verdict.n_without, verdict.n_with)
-
-
-def verdict_table(verdicts: list[Any]) -> RenderableType:
-    """The verdicts of a sweep: effect in points of error, its interval, n and the budget that they speak of.
-
-    Fits 80 columns; what is the same in every row stands below the table instead.
-    """
-    scales, budgets = ({getattr(v, field) for v in verdicts} for field in ("scale", "rung_epochs"))
-    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
-    for heading in (
-        "rule",
-        "compared",
-        *(["scale"] if len(scales) > 1 else ()),
-        *(["epochs"] if len(budgets) > 1 else ()),
-    ):
-        table.add_column(heading, overflow="fold")
-    table.add_column("n", justify="right", no_wrap=True)
-    table.add_column("effect, points", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    for verdict in verdicts:
-        table.add_row(
-            verdict.rule,
-            f"{verdict.space_without} → {verdict.space_with}",
-            *([verdict.scale] if len(scales) > 1 else ()),
-            *([str(verdict.rung_epochs)] if len(budgets) > 1 else ()),
-            f"{verdict.num_matched_without}+{verdict.num_matched_with}",
-            _effect(verdict),
-            Text(verdict.verdict, style=VERDICT_STYLES[verdict.verdict]),
-        )
-    budget = "after the epochs given"
-    if len(budgets) == 1:
-        epochs = budgets.pop()
-        budget = f"after {epochs} epoch{'s' if epochs > 1 else ''}"
-    whose = "All trials, survivors or not" if not any(map(_is_estimated, verdicts)) else _ESTIMATED
-    explained = Text(
-        f"effect: mean validation error {budget} with the rule minus without; below 0 it helps. {whose}"
-        f"{_matching(verdicts)}; verdicts are corrected for their number{_looks(verdicts)}.",
-        style="dim",
-    )
-    return Group(table, explained) if verdicts else Text("no two of the study's spaces differ by a rule", style="dim")
-
-
-def _looks(verdicts: list[Any]) -> str:
-    num = verdicts[0].looks_taken if verdicts else None
-    if num is None:
-        return ""
-    return f", and for {num} look{'' if num == 1 else 's'} so far" if num else ", and say nothing before the first look"
-
-
-def _matching(verdicts: list[Any]) -> str:
-    if not verdicts or verdicts[0].matched_on == "none":
-        return ""
-    most = max(verdict.share_outside or 0.0 for verdict in verdicts)
-    return f", matched on {verdicts[0].matched_on} (up to {most:.0%} of a pair have no counterpart and are left out)"
-
-
-def _effect(verdict: Any) -> str:
-    if verdict.effect_pct is None or verdict.ci_low_pct is None:
-        return "–"
-    return f"{verdict.effect_pct:+.2f} [{verdict.ci_low_pct:+.2f}, {verdict.ci_high_pct:+.2f}]"

@@ -6,14 +6,16 @@ worse than the median of those that came before.
 """
 
 import json
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
 
 from sweep.records.tables import ARCHITECTURES, EPOCHS, TRIALS, Tables
+from sweep.statistics import Assumptions, Findings, Verdict, find_in_tables
 from sweep.studies import study_from_dict
 
 MEAN_ERRORS_PCT = {"anynet_c": 24.0, "anynet_d": 21.5, "anynet_e": 21.4, "regnet_x": 19.4}
@@ -77,19 +79,25 @@ def tables(
     num_diverged: int = 0,
     num_failed: int = 0,
     num_unfinished: int = 0,
+    noise_pct: float = 0.0,
+    kinship: float = 0.0,
     **study_fields: Any,
 ) -> Tables:
     """One sweep. Of each space and scale the last trials launched failed, diverged or are unfinished, so many each.
 
     `mean_errors_pct` is each space's mean error at the first rung, 2 epochs; around it errors are skewed (a shifted
-    gamma distribution) with a standard deviation of `spread_pct` points.
+    gamma distribution) with a standard deviation of `spread_pct` points. `noise_pct` shakes each point of a curve, so
+    that ranks change; `kinship`, 0 to 1, is the share of the variance that networks of one number have in common at all
+    scales.
     """
+    common = {space: rng.gamma(4.0, size=trials_per_space) if kinship else 4.0 for space in mean_errors_pct}
     architectures: list[dict[str, Any]] = []
     trials: list[dict[str, Any]] = []
     epochs: list[dict[str, Any]] = []
     for scale_index, scale in enumerate(scales):
         for space, mean_pct in mean_errors_pct.items():
-            errors = mean_pct + spread_pct * (rng.gamma(4.0, size=trials_per_space) - 4.0) / 2.0
+            qualities = (1 - kinship) ** 0.5 * (rng.gamma(4.0, size=trials_per_space) - 4.0)
+            errors = mean_pct + spread_pct * (qualities + kinship**0.5 * (common[space] - 4.0)) / 2.0
             endings = ["failed"] * num_failed + ["diverged"] * num_diverged
             endings += ["running", "pending"] * num_unfinished
             endings = ["trained"] * (trials_per_space - len(endings)) + endings[:trials_per_space]
@@ -97,6 +105,8 @@ def tables(
             for draw, (error, ending) in enumerate(zip(errors, endings)):
                 drawn = _draw(space, scale, draw, len(trials), 4**scale_index, rng)
                 curve = [float(error * (1 + excess) / (1 + _EXCESS[1])) for excess in _EXCESS]
+                if noise_pct:
+                    curve = [error + noise_pct * float(rng.normal()) for error in curve]
                 row, rows = _train(drawn, curve, ending, seen, rng)
                 architectures.append(drawn)
                 trials.append(row)
@@ -134,6 +144,16 @@ def with_scale(tables: Tables, number: int, **fields: Any) -> Tables:
     return replace(tables, metadata=tables.metadata | {"study": study_from_dict(told).to_dict()})
 
 
+def scaled(rng: np.random.Generator, **changes: Any) -> Tables:
+    """A sweep of two scales, the large one with the networks of the small one, and repeats of both."""
+    scales = ("small", "large", "small_again", "large_again")
+    found = tables(rng=rng, scales=scales, **{"noise_pct": 0.7, "kinship": 0.8} | changes)
+    own = {"of": "small", "width_factor": 2.0, "depth_factor": 1.5, "num_train": 9000}
+    for number, fields in ((1, own), (2, {"of": "small"}), (3, {"of": "large"})):
+        found = with_scale(found, number, **fields)
+    return found
+
+
 def looked_at(
     mean_errors_pct: Mapping[str, float] = MEAN_ERRORS_PCT,
     *,
@@ -156,8 +176,37 @@ def looked_at(
     )
 
 
+def only(verdicts: Sequence[Verdict]) -> Findings:
+    """Findings that hold nothing else."""
+    return Findings(tuple(verdicts), (), Assumptions((), (), (), (), ()))
+
+
+def found(sweep: Tables, verdicts: Sequence[Verdict] | None = None) -> Findings:
+    """All that the sweep says but its factors, whose forests take seconds."""
+    with patch("sweep.statistics.findings.find_factors", return_value=()):
+        return find_in_tables(sweep, verdicts)
+
+
+def kept(sweep: Tables, *, lottery: bool, stopped: bool) -> Tables:
+    """Without the networks that only the lottery kept, or without those that were stopped."""
+    chosen = [
+        (lottery or row["outcome"] != "completed" or row["would_stop_at_epoch"] is None)
+        and (stopped or row["outcome"] != "stopped")
+        for row in sweep.trials.to_pylist()
+    ]
+    trials = sweep.trials.filter(pa.array(chosen))
+    left = set(trials["trial_id"].to_pylist())
+    epochs = sweep.epochs.filter(pa.array([trial_id in left for trial_id in sweep.epochs["trial_id"].to_pylist()]))
+    return replace(sweep, trials=trials, epochs=epochs)
+
+
 def replaced(table: pa.Table, column: str, values: pa.Array) -> pa.Table:
     return table.set_column(table.schema.get_field_index(column), column, values)
+
+
+def with_errors(sweep: Tables, errors_pct: np.ndarray) -> Tables:
+    """The same sweep with other validation errors, one for each row of its epochs."""
+    return replace(sweep, epochs=replaced(sweep.epochs, "val_error_pct", pa.array(errors_pct)))
 
 
 def launched(sweep: Tables) -> list[str]:

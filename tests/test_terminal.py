@@ -3,15 +3,12 @@
 import io
 import time
 
-import numpy as np
 import pytest
-import synthetic
 from rich.console import Console
 
 from sweep import terminal
 from sweep.records import EpochRow, Journal, TrialRow
 from sweep.spaces import ZOO
-from sweep.statistics import judge, judge_study
 from sweep.studies import load_study
 
 
@@ -51,32 +48,6 @@ def test_the_eta_is_a_range_at_the_measured_rate():
     state = terminal.Snapshot({"running": 1}, 10, 30, 50, {}, None, "")
     assert state.eta_s(epochs_at_start=0, elapsed_s=20) == (40, 80)
     assert state.eta_s(epochs_at_start=9, elapsed_s=20) is None
-
-
-def test_the_table_of_verdicts_says_what_it_is_matched_on():
-    tables = synthetic.tables(rng=np.random.default_rng(0))
-    shown = []
-    for match in ("none", "params"):
-        verdicts = judge(tables, margin_pct=0.5, confidence=0.95, num_bootstrap=999, seed=1, match=match)
-        stream = io.StringIO()
-        Console(file=stream, width=80).print(terminal.verdict_table(verdicts))
-        shown.append(" ".join(stream.getvalue().split()))
-    assert "matched" not in shown[0]
-    assert "matched on params (up to" in shown[1]
-    assert f" {verdicts[0].num_matched_without}+{verdicts[0].num_matched_with} " in shown[1]
-
-
-def test_the_table_of_verdicts_says_that_it_is_corrected_for_looks():
-    sweep = synthetic.looked_at(dict.fromkeys(("anynet_c", "anynet_d"), 22.0))
-    shown = []
-    for num_begun in (7, 8, 20):
-        stream = io.StringIO()
-        verdicts = judge_study(synthetic.at_moment(sweep, num_begun))
-        Console(file=stream, width=80).print(terminal.verdict_table(verdicts))
-        shown.append(" ".join(stream.getvalue().split()))
-    assert "corrected for their number, and say nothing before the first look." in shown[0]
-    assert "corrected for their number, and for 1 look so far." in shown[1]
-    assert "and for 2 looks so far." in shown[2]
 
 
 @pytest.mark.parametrize("is_terminal", [False, True])

@@ -45,7 +45,7 @@ def judge(
     optionally with one value a trial in scale, flops, params, activations, fully_trained, would_stop_at (the epochs of
     the rung at which early stopping wanted to end it, 0 for none) and audit_fraction.
     """
-    from sweep import api, terminal
+    from sweep import api, findings_view
 
     of_curves: dict[str, Any] = {
         "margin_pct": margin,
@@ -67,7 +67,7 @@ def judge(
         emit_json(findings.to_dict())
         return
     console = stdout()
-    for part in terminal.findings_tables(findings):
+    for part in findings_view.findings_tables(findings):
         console.print(part)
     if not findings.verdicts:
         stderr().print("nothing was compared; name two spaces with --pairs WITHOUT:WITH", soft_wrap=True)

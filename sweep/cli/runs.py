@@ -71,12 +71,12 @@ def launch(
 
 def _print_summary(summary: Any, *, here: bool = True) -> None:
     """`here`: its run directory is on this machine."""
-    from sweep import api, terminal
+    from sweep import api, findings_view, terminal
     from sweep.scheduling import standing
 
     console = stdout()
     if summary.finished and here:
-        console.print(terminal.verdict_table(api.judge(summary.run_dir)))
+        console.print(findings_view.verdict_table(api.judge(summary.run_dir)))
         console.print()
     counts = ", ".join(f"{count} {outcome}" for outcome, count in summary.trials.items() if count)
     share = summary.epochs_trained / summary.epochs_if_all_completed

@@ -52,7 +52,7 @@ def rerun(
     from sweep.rerun.result import read_results
     from sweep.rerun.work import Work
     from sweep.scheduling.driver import owned
-    from sweep.statistics import judge_study
+    from sweep.statistics import find_in_tables
     from sweep.studies import TRAIN, study_from_dict
 
     for name, number in (("--best", best), ("--seeds", seeds), ("--workers", workers), ("--ensemble", ensemble)):
@@ -79,7 +79,7 @@ def rerun(
         else:
             result = work.chosen(best, seeds, ensemble or study.rerun.ensemble)
         report = folder / "report.html"
-        write_report(tables, judge_study(tables), report, reruns=read_results(folder))
+        write_report(tables, find_in_tables(tables), report, reruns=read_results(folder))
         return result, record(result, tables.metadata, report)
 
 

@@ -2,11 +2,13 @@
 
 from sweep.statistics.accounts import CohortSummary, Cost, best_trials, cost, summarise
 from sweep.statistics.additive import MainEffectsShare, main_effects_share
+from sweep.statistics.assumptions import Assumptions
 from sweep.statistics.bootstrap import Interval, difference_interval
 from sweep.statistics.choosing import Choice, choices
 from sweep.statistics.cohorts import Cohort, cohorts_of
 from sweep.statistics.crossfit import CrossFit, cross_fit
 from sweep.statistics.distributions import edf, edf_band, share_interval
+from sweep.statistics.effects import share_below
 from sweep.statistics.errors import (
     chance_error_pct,
     cohort,
@@ -34,9 +36,10 @@ from sweep.statistics.seed_noise import CorrectedAgreement, Reliability, correct
 from sweep.statistics.seeds import Estimate, estimates, flattery_pct, over_images, over_seeds
 from sweep.statistics.space_estimates import SpaceEstimate, estimate_space
 from sweep.statistics.trends import Trend, trends
-from sweep.statistics.verdicts import Terms, Verdict, holm, judge
+from sweep.statistics.verdicts import MeasureVerdict, Terms, Verdict, holm, judge
 
 __all__ = [
+    "Assumptions",
     "Choice",
     "Cohort",
     "CohortSummary",
@@ -56,6 +59,7 @@ __all__ = [
     "IntervalEstimate",
     "Look",
     "MainEffectsShare",
+    "MeasureVerdict",
     "NearBest",
     "RankAgreement",
     "Reliability",
@@ -111,6 +115,7 @@ __all__ = [
     "repeats_of",
     "rule_effects",
     "scale_pairs",
+    "share_below",
     "share_interval",
     "share_near_best",
     "shared_rung",

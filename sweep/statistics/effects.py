@@ -101,15 +101,16 @@ def distribution(space: Weighted) -> tuple[Floats, Floats]:
 
 
 def share_below(space: Weighted, grid: Floats, *, confidence: float) -> tuple[Floats, Floats, Floats]:
-    """The estimated share of networks at or below each error of `grid`, with pointwise limits (as for the
-    quantiles)."""
+    """The estimated share of networks at or below each error of `grid` (rising), with pointwise limits (as for the
+    quantiles). All three rise, as the share does: limits are widened to, never narrowed."""
     shares, squared_errors = _shares(space, grid)
     shares = np.clip(np.maximum.accumulate(shares), 0.0, 1.0)
     num = _effective(shares, squared_errors, space)
     below, above, alpha = shares * num, (1 - shares) * num, 1 - confidence
     low = np.where(below > 0, betaincinv(below + 0.5, above + 0.5, alpha / 2), 0.0)
     high = np.where(above > 0, betaincinv(below + 0.5, above + 0.5, 1 - alpha / 2), 1.0)
-    return shares, np.minimum(low, shares), np.maximum(high, shares)
+    low, high = np.minimum(low, shares), np.maximum(high, shares)
+    return shares, np.minimum.accumulate(low[::-1])[::-1], np.maximum.accumulate(high)
 
 
 def _quantile(space: Weighted, level: float) -> _Quantile:
@@ -211,19 +212,29 @@ def _superiority(strata: Sequence[Stratum], confidence: float) -> Effect:
         wins += stratum.weight * found
         squared_errors += [stratum.weight**2 * of_without, stratum.weight**2 * of_with]
         freedom += [len(stratum.without.values) - 1, len(stratum.with_.values) - 1]
+    squared_error = sum(squared_errors)
+    if squared_error == 0:
+        return _superiority_apart(wins, strata, confidence)
+    degrees = squared_error**2 / sum(s**2 / f for s, f in zip(squared_errors, freedom))
     num_pairs = sum(len(s.without.values) * len(s.with_.values) for s in strata)
     inner = (float(np.clip(wins, 0, 1)) * num_pairs + 0.5) / (num_pairs + 1)
-    squared_error = sum(squared_errors)
-    if squared_error == 0:  # the two do not overlap
-        squared_error, degrees = _squared_error_apart(inner, strata), float(min(freedom))
-    else:
-        degrees = squared_error**2 / sum(s**2 / f for s, f in zip(squared_errors, freedom))
     on_logit = math.sqrt(squared_error) / (inner * (1 - inner))
     reach = float(stdtrit(degrees, 1 - (1 - confidence) / 2)) * on_logit
     centre = float(logit(inner))
     p_value = float(min(1.0, 2 * stdtr(degrees, -abs(centre) / on_logit)))
     low, high = 0.5 - float(expit(centre + reach)), 0.5 - float(expit(centre - reach))
     return Effect("superiority", 0.5, wins, 0.5 - wins, low, high, p_value, None)
+
+
+def _superiority_apart(wins: float, strata: Sequence[Stratum], confidence: float) -> Effect:
+    """Of samples that do not overlap, or that are all one value: their placements show no spread. As many pairs as
+    there are networks on the smaller side are independent, and all of them went one way (a sign test)."""
+    num = min(sum(len(s.without.values) for s in strata), sum(len(s.with_.values) for s in strata))
+    if abs(wins - 0.5) < 0.5 - 1e-9:
+        return Effect("superiority", 0.5, wins, 0.5 - wins, None, None, 1.0, None)
+    least = ((1 - confidence) / 2) ** (1 / num)
+    low, high = (-0.5, 0.5 - least) if wins > 0.5 else (least - 0.5, 0.5)
+    return Effect("superiority", 0.5, wins, 0.5 - wins, low, high, min(1.0, 2 * 0.5**num), None)
 
 
 def _placements(without: Sample, with_: Sample) -> tuple[float, float, float]:
@@ -241,12 +252,3 @@ def _shares_below(sample: Sample, at: Floats) -> Floats:
     errors, total = sample.values[order], np.concatenate([[0.0], np.cumsum(sample.weights[order])])
     up_to, below = total[np.searchsorted(errors, at, side="right")], total[np.searchsorted(errors, at, side="left")]
     return (up_to + below) / 2 / total[-1]
-
-
-def _squared_error_apart(wins: float, strata: Sequence[Stratum]) -> float:
-    """Hanley and McNeil's (1982), for two samples that do not overlap and so show no spread of their placements."""
-    num_without = sum(len(s.without.values) for s in strata)
-    num_with = sum(len(s.with_.values) for s in strata)
-    first, second = wins / (2 - wins), 2 * wins**2 / (1 + wins)
-    spread = wins * (1 - wins) + (num_without - 1) * (first - wins**2) + (num_with - 1) * (second - wins**2)
-    return spread / (num_without * num_with)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from sweep.records import Tables
 from sweep.spaces import SPACES, RulePair, rule_pairs
 from sweep.spaces.checks import nearest
@@ -14,6 +16,7 @@ from sweep.statistics.assumptions import Assumptions, assume, pairings_of_curves
 from sweep.statistics.cohorts import cohorts_of
 from sweep.statistics.comparisons import Cohorts, Contrast, at_full_budget, at_rung
 from sweep.statistics.errors import study_of
+from sweep.statistics.factor_findings import FactorFindings, find_factors
 from sweep.statistics.looks import judge_study
 from sweep.statistics.space_estimates import SpaceEstimate, estimate_space
 from sweep.statistics.verdicts import Terms, Verdict, judge_contrasts
@@ -23,11 +26,23 @@ from sweep.statistics.verdicts import Terms, Verdict, judge_contrasts
 class Findings:
     """`verdicts`: of each rule at each scale, first those at the budget that all networks reached, then, where early
     stopping kept networks from it, those at the full budget; either is a family of its own for Holm's correction.
-    `estimates`: each space at its full budget. `assumptions`: what cheap searches rest on."""
+    `estimates`: each space at its full budget. `assumptions`: what cheap searches rest on. `factors`: which parts of a
+    network matter; none of curves, whose networks are not known."""
 
     verdicts: tuple[Verdict, ...]
     estimates: tuple[SpaceEstimate, ...]
     assumptions: Assumptions
+    factors: tuple[FactorFindings, ...] = ()
+
+    @property
+    def at_rungs(self) -> tuple[Verdict, ...]:
+        """The verdicts at the budget that all networks reached."""
+        return tuple(verdict for verdict in self.verdicts if not verdict.is_estimated)
+
+    @property
+    def at_full_budget(self) -> tuple[Verdict, ...]:
+        """Those that early stopping leaves to be estimated; none where the others are at the full budget."""
+        return tuple(verdict for verdict in self.verdicts if verdict.is_estimated)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -35,6 +50,7 @@ class Findings:
             "verdicts": [verdict.to_dict() for verdict in self.verdicts],
             "estimates": [asdict(estimate) for estimate in self.estimates],
             "assumptions": asdict(self.assumptions),
+            "factors": [asdict(found) for found in self.factors],
         }
 
 
@@ -46,11 +62,22 @@ def find_in_tables(tables: Tables, verdicts: Sequence[Verdict] | None = None) ->
     judged = {scale.name for scale in study.judged_scales}
     cohorts = {place: cohort for place, cohort in every.items() if place[0] in judged}
     at_rungs = judge_study(tables) if verdicts is None else verdicts
+    assumptions = assume(cohorts, at_rungs, terms, pairings_of_tables(tables, every), seeds_of_tables(tables, every))
     return Findings(
         verdicts=(*at_rungs, *_at_full_budget(cohorts, rule_pairs(study.design_spaces), terms)),
         estimates=_estimates(cohorts, terms),
-        assumptions=assume(cohorts, at_rungs, terms, pairings_of_tables(tables, every), seeds_of_tables(tables, every)),
+        assumptions=assumptions,
+        factors=find_factors(tables, cohorts, at_rungs, terms, _seed_noise(assumptions)),
     )
+
+
+def _seed_noise(assumptions: Assumptions) -> dict[str, float]:
+    """By scale, the standard deviation of an error over seeds: the root mean square over its spaces."""
+    found: dict[str, list[float]] = {}
+    for noise in assumptions.seeds:
+        if noise.reliability.seed_sd_pct is not None:
+            found.setdefault(noise.scale, []).append(noise.reliability.seed_sd_pct)
+    return {scale: float(np.sqrt(np.mean(np.square(values)))) for scale, values in found.items()}
 
 
 def find_in_cohorts(cohorts: Cohorts, pairs: Sequence[RulePair], terms: Terms) -> Findings:

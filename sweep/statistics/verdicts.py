@@ -143,6 +143,11 @@ class Verdict:
     decided_at_look: int | None
     others: tuple[MeasureVerdict, ...]
 
+    @property
+    def is_estimated(self) -> bool:
+        """Of networks that early stopping kept from this budget, too."""
+        return (self.num_known_without, self.num_known_with) != (self.n_without, self.n_with)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, in the order of the fields."""
         return asdict(self) | {"others": [asdict(other) for other in self.others]}

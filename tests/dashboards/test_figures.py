@@ -72,6 +72,23 @@ def test_forest_marks_agree_with_the_verdicts():
     }
 
 
+def test_forest_has_estimates_at_the_full_budget_small_and_just_below_their_rule():
+    verdicts = judged(sweep())
+    first = verdicts[0]
+    changes = {"rung_epochs": 4, "num_known_with": 9, "verdict": "undecided", "effect_pct": 0.5}
+    estimated = replace(first, **changes, ci_low_pct=-500.0, ci_high_pct=501.0)
+    figure = figures.forest_figure(verdicts, [estimated])
+    (small,) = [trace for trace in figure.data if trace.marker.size == 8]
+    assert (list(small.x), list(small.error_x.array)) == ([0.5], [500.5])
+    ticks = list(figure.layout.yaxis.tickvals)
+    assert ticks[0] < small.y[0] < ticks[2]
+    assert "estimated after 4 epochs" in figure.layout.yaxis.ticktext[1]
+    assert len(ticks) == len(verdicts) + 1
+    # An estimate that knows next to nothing does not squeeze the others.
+    alone = figures.forest_figure(verdicts).layout.xaxis.range[1]
+    assert alone < figure.layout.xaxis.range[1] <= 2 * alone
+
+
 def test_forest_without_effects_keeps_its_rows():
     figure = figures.forest_figure(judged(sweep(num_unfinished=10)))
     assert len(figure.data) == 0

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import synthetic
+from synthetic import only
 
 from dashboards import words
 from sweep.statistics import Verdict, judge, judge_study, looks_taken, study_of
@@ -27,7 +28,7 @@ def as_if(seen: Verdict, **changes) -> Verdict:
 
 def test_decided_rules_come_with_interval_n_and_budget(tables, verdicts):
     helps, free, hurts = (as_if(v, verdict=d) for v, d in zip(verdicts, ("helps", "free", "hurts")))
-    (answer,) = words.answers(tables, [helps, free, hurts])
+    (answer,) = words.answers(tables, only([helps, free, hurts]))
     numbers = "−2.00 points of error, 95 % interval −3.00 to −1.00, n = 20 + 20"
     assert answer == (
         f"After 2 epochs, the rule “widths up” helps ({numbers}); the rule “depths up” costs and gains nothing within "
@@ -38,12 +39,12 @@ def test_decided_rules_come_with_interval_n_and_budget(tables, verdicts):
 def test_undecided_rules_are_said_to_be(tables, verdicts):
     helps = as_if(verdicts[0], verdict="helps")
     open_ = as_if(verdicts[1], verdict="undecided", trials_to_decide=1234)
-    (answer,) = words.answers(tables, [helps, open_])
+    (answer,) = words.answers(tables, only([helps, open_]))
     assert "Undecided: “depths up” (" in answer
     assert answer.endswith("needs about 1,234 more networks in each space).")
-    (answer,) = words.answers(tables, [open_])
+    (answer,) = words.answers(tables, only([open_]))
     assert answer.startswith("After 2 epochs, this sweep cannot decide its one rule: “depths up”")
-    (answer,) = words.answers(tables, [open_, open_])
+    (answer,) = words.answers(tables, only([open_, open_]))
     assert "cannot decide any of its 2 rules" in answer
 
 
@@ -52,24 +53,24 @@ def test_a_rule_that_several_spaces_test_is_told_apart(tables, verdicts):
         as_if(verdicts[0], verdict="helps", rule="widths_up", space_without=space)
         for space in ("vionet_widths_down", "vionet_widths_equal")
     )
-    (answer,) = words.answers(tables, [falls, equals])
+    (answer,) = words.answers(tables, only([falls, equals]))
     assert "“widths up” against VioNet, widths fall helps" in answer
     assert "“widths up” against VioNet, widths equal helps" in answer
 
 
 def test_matched_verdicts_say_on_what_and_how_many(tables, verdicts):
     sizes = {"matched_on": "flops", "num_matched_without": 17, "num_matched_with": 15}
-    (answer,) = words.answers(tables, [as_if(verdicts[0], verdict="helps", **sizes)])
+    (answer,) = words.answers(tables, only([as_if(verdicts[0], verdict="helps", **sizes)]))
     assert answer.endswith("interval −3.00 to −1.00, n = 17 + 15 of 20 + 20, matched on flops).")
     none = {"num_matched_without": 0, "num_matched_with": 0, "effect_pct": None}
-    (answer,) = words.answers(tables, [as_if(verdicts[0], verdict="undecided", **(sizes | none))])
+    (answer,) = words.answers(tables, only([as_if(verdicts[0], verdict="undecided", **(sizes | none))]))
     assert "(no networks to compare, n = 0 + 0 of 20 + 20, matched on flops)" in answer
 
 
 def test_a_sweep_without_results_claims_nothing():
     nothing = synthetic.tables(rng=np.random.default_rng(0), num_unfinished=10)
     verdicts = judge(nothing, margin_pct=0.5, confidence=0.95, num_bootstrap=999, seed=1)
-    (answer,) = words.answers(nothing, verdicts)
+    (answer,) = words.answers(nothing, only(verdicts))
     assert "cannot decide any of its 3 rules" in answer
     assert "no networks to compare, n = 0 + 0" in answer
 
@@ -77,7 +78,7 @@ def test_a_sweep_without_results_claims_nothing():
 def test_each_scale_has_its_sentence():
     two = synthetic.tables(rng=np.random.default_rng(0), scales=("small", "large"))
     verdicts = judge(two, margin_pct=0.5, confidence=0.95, num_bootstrap=999, seed=1)
-    first, second = words.answers(two, verdicts)
+    first, second = words.answers(two, only(verdicts))
     assert first.startswith("After 2 epochs at scale small, ")
     assert second.startswith("After 2 epochs at scale large, ")
 
@@ -86,14 +87,67 @@ def test_a_repeat_of_a_scale_has_no_sentence():
     two = synthetic.tables(rng=np.random.default_rng(0), scales=("small", "again"))
     again = synthetic.with_scale(two, 1, of="small")
     verdicts = judge(again, margin_pct=0.5, confidence=0.95, num_bootstrap=999, seed=1)
-    (answer,) = words.answers(again, verdicts)
+    (answer,) = words.answers(again, only(verdicts))
     assert answer.startswith("After 2 epochs, ")
     assert words.repeats_text(study_of(again)).startswith("Of each space, networks were trained once more")
     assert words.repeats_text(study_of(two)) == ""
 
 
 def test_one_space_is_no_question(tables):
-    assert words.answers(tables, []) == ["No two spaces of this study differ by a rule, so there is nothing to judge."]
+    (answer,) = words.answers(tables, only([]))
+    assert answer == "No two spaces of this study differ by a rule, so there is nothing to judge."
+
+
+def at_full(seen: Verdict, **changes) -> Verdict:
+    return as_if(seen, **({"rung_epochs": 4, "num_known_without": 11, "num_known_with": 13} | changes))
+
+
+def test_the_answer_says_what_is_otherwise_at_the_full_budget(tables, verdicts):
+    first, second = (as_if(v, verdict="helps") for v in verdicts[:2])
+    same, other = at_full(first, verdict="helps"), at_full(second, verdict="undecided")
+    _, answer = words.answers(tables, only([first, second, same, other]))
+    numbers = "−2.00 points of error, 95 % interval −3.00 to −1.00, n = 20 + 20, 11 + 13 of them known"
+    assert answer == (
+        f"Estimated at the full budget, 4 epochs, the rule “depths up” is undecided ({numbers}); the others stay."
+    )
+    _, answer = words.answers(tables, only([first, same]))
+    assert answer == "Estimated at the full budget, 4 epochs, the verdict is the same."
+    _, answer = words.answers(tables, only([first, at_full(first, verdict="free")]))
+    assert "the rule “widths up” costs and gains nothing within ±0.5 points (" in answer
+    assert answer.endswith("of them known).")
+
+
+def test_each_scale_tells_its_own_full_budget():
+    two = synthetic.tables(rng=np.random.default_rng(0), scales=("small", "large"))
+    verdicts = judge(two, margin_pct=0.5, confidence=0.95, num_bootstrap=999, seed=1)
+    small, large = ([as_if(v, verdict="helps") for v in verdicts if v.scale == scale] for scale in ("small", "large"))
+    told = words.answers(two, only([*small, *large, *(at_full(v, verdict="helps") for v in large)]))
+    assert [text.split(",")[0] for text in told] == [
+        "After 2 epochs at scale small", "After 2 epochs at scale large", "Estimated at the full budget"
+    ]  # fmt: skip
+    assert told[-1].endswith("each of the 3 verdicts is the same.")
+
+
+def with_measures(verdict: Verdict, *decisions: str | None) -> Verdict:
+    others = tuple(replace(other, verdict=decision) for other, decision in zip(verdict.others, decisions))
+    return replace(verdict, others=others)
+
+
+def test_other_measures_are_told_where_they_decide_otherwise(verdicts):
+    seen = as_if(verdicts[0], verdict="undecided")
+    median, best, wins = seen.others
+    text = words.measures_text([with_measures(seen, "undecided", "hurts", "helps")])
+    in_points = f"{words.signed(best.effect)}, 95 % interval {words.signed(best.low)} to {words.signed(best.high)}"
+    shares = (100 * wins.with_, 100 * (0.5 - wins.high), 100 * (0.5 - wins.low))
+    assert text == (
+        f"Decided otherwise than by the mean: the rule “widths up” hurts by the best tenth ({in_points}) and the rule "
+        "“widths up” helps by how often it wins ({:.0f} %, 95 % interval {:.0f} to {:.0f} %).".format(*shares)
+    )
+    assert words.measures_text([with_measures(seen, *["undecided"] * 3)]).startswith("No rule is decided otherwise")
+    assert words.measures_text([with_measures(seen, None, None, None)]).startswith("Looks decide on the mean alone")
+    nothing = replace(median, effect=None, low=None, high=None)
+    assert words.measures_text([replace(seen, others=(nothing,) * 3)]) == ""
+    assert (words.measure_value(nothing), words.measure_ends(nothing)) == ("–", "no interval")
 
 
 def test_numbers():
@@ -127,7 +181,7 @@ def test_looks_are_told_before_the_first_between_them_and_at_the_end():
     between = synthetic.at_moment(sweep, 20)
     assert "look 2 of 4, at 16 trials, is the last so far, and 0 of 1 rules are decided" in words.looks_text(between)
     assert "look 4 of 4, at 32 trials" in words.looks_text(sweep)
-    [answer] = words.answers(sweep, judge_study(synthetic.at_moment(sweep, 7)))
+    [answer] = words.answers(sweep, only(judge_study(synthetic.at_moment(sweep, 7))))
     assert "no interval before the first look" in answer
 
 

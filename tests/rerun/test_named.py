@@ -109,7 +109,7 @@ def test_card_report_and_champion_know_that_nobody_chose_it(done):
     assert "| in the sweep |" not in card
     assert f"It began from the weights of rerun {done.best.candidate.architecture_id}" in card
     tables = synthetic.tables(rng=np.random.default_rng(0))
-    text = " ".join(render_report(tables, judge_study(tables), reruns=[done.warm.to_dict()]).split())
+    text = " ".join(render_report(tables, synthetic.only(judge_study(tables)), reruns=[done.warm.to_dict()]).split())
     assert "A user named it in place of the sweep&#39;s choice; it began from the weights of rerun" in text
     assert text.count("named, not drawn") == 2
     assert judge_champion(done.warm, "1", {}, None) == (False, "it was named, and no validation chose it")

@@ -36,7 +36,7 @@ def tables():
 
 
 def page(tables, *reruns: dict) -> str:
-    return " ".join(render_report(tables, judge_study(tables), reruns=reruns).split())
+    return " ".join(render_report(tables, synthetic.only(judge_study(tables)), reruns=reruns).split())
 
 
 def test_the_three_estimates_and_their_intervals():

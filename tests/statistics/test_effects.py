@@ -53,7 +53,7 @@ def test_samples_that_do_not_overlap_are_told_apart():
     for measure in ("median", "superiority"):
         assert found[measure].p_value < 1e-4
         assert found[measure].high < 0
-    assert found["quantile_10"].p_value > 0.05  # below the third best of thirty anything may be
+    assert found["quantile_10"].p_value > 0.001  # of thirty networks the best tenth is not known so well
 
 
 def test_equal_samples_do_not_differ_and_constant_ones_are_equivalent():

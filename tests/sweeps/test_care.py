@@ -53,7 +53,7 @@ def test_all_of_it_is_verified_and_judged(extended, sweep_cli):
     done = sweep_cli("verify", extended, "--json")
     assert done.returncode == 0, done.stdout
     assert json.loads(done.stdout)["holds"]
-    verdicts = json.loads(sweep_cli("judge", extended, "--json").stdout)
+    verdicts = json.loads(sweep_cli("judge", extended, "--json").stdout)["verdicts"]
     assert {verdict["space_with"] for verdict in verdicts} == {"anynet_d", "anynet_e"}
 
 
