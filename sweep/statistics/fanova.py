@@ -15,7 +15,7 @@ the uniform distribution over the whole space; that of the sample weights a log-
 
 Where this deviates from them:
 * The forest is boosted (Friedman 2002, trees of 8 leaves), not bagged. Of 80 to 500 networks a random forest explained
-  11 to 15 points less variance of networks unseen on NAS-Bench-Macro, and gave factors that matter little a third of
+  13 to 15 points less variance of networks unseen on NAS-Bench-Macro, and gave factors that matter little a third of
   their due.
 * The shares are those of the forest as a whole. The mean of single trees' shares, which they report, counts what a tree
   takes from its own resample as interaction.

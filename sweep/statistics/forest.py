@@ -137,14 +137,12 @@ class Decomposition:
         From all pairs of leaves: the chance that a network lies in both is a product over factors.
         """
         values, chances = self.forest.values, self._chances_FL
+        inside_F = [inside.astype(np.float64) for inside in self._inside]
         moment, moments_F = 0.0, np.zeros(len(chances))
         for start in range(0, len(values), _BLOCK_LEAVES):
             block = slice(start, start + _BLOCK_LEAVES)
             both_FBL = np.stack(
-                [
-                    (inside[:, block] * weights[:, None]).T @ inside.astype(np.float64)
-                    for inside, weights in zip(self._inside, self._weights)
-                ]
+                [(inside[:, block] * weights[:, None]).T @ inside for inside, weights in zip(inside_F, self._weights)]
             )
             without_FBL = _products_without(both_FBL)
             moment += float(values[block] @ (both_FBL[0] * without_FBL[0]) @ values)
@@ -182,7 +180,11 @@ def _distinct(encoded_NC: Floats, rng: np.random.Generator) -> tuple[Floats, Flo
 
 def _products_without(factors_F: Floats) -> Floats:
     """Along the first axis, the product of all others: no quotient, for a chance may be 0."""
-    before, after = np.ones_like(factors_F), np.ones_like(factors_F)
-    np.cumprod(factors_F[:-1], axis=0, out=before[1:])
-    after[:-1] = np.cumprod(factors_F[:0:-1], axis=0)[::-1]
-    return before * after
+    products = np.ones_like(factors_F)
+    for place in range(1, len(factors_F)):  # of those before; a cumulative product along the first axis strides
+        np.multiply(products[place - 1], factors_F[place - 1], out=products[place])
+    after = np.ones_like(factors_F[0])
+    for place in range(len(factors_F) - 2, -1, -1):
+        after *= factors_F[place + 1]
+        products[place] *= after
+    return products
