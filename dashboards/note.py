@@ -7,6 +7,7 @@ there, and a line for each assumption.
 from collections.abc import Iterable, Sequence
 
 from dashboards.assumption_words import assumptions_told, error_ends, is_told
+from dashboards.factor_words import factors_told
 from dashboards.words import at_scale, epochs_text, full_budget_answer
 from sweep.statistics import Findings, IntervalEstimate, SpaceEstimate, Verdict
 
@@ -25,7 +26,10 @@ def findings_note(findings: Findings, looks: str = "") -> str:
         ),
         f"Looks: {looks}." if looks else "",
         _estimates(estimates) if estimates else "",
-        "\n".join(f"- *{told.question}* {told.text}" for told in assumptions_told(findings.assumptions)),
+        "\n".join(
+            f"- *{told.question}* {told.text}"
+            for told in (*assumptions_told(findings.assumptions), *factors_told(findings.factors))
+        ),
     )
     return "\n\n".join(filter(None, parts))
 

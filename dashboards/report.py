@@ -34,6 +34,7 @@ from dashboards.assumption_words import (
     is_told,
     points_text,
 )
+from dashboards.factor_words import factor_name, factors_told, spaces_text
 from dashboards.findings_figures import full_budget_figure, ranks_figure
 from sweep.records import Tables
 from sweep.records.journal import ENDED, UNFINISHED
@@ -145,6 +146,8 @@ def render_report(tables: Tables, findings: Findings, *, reruns: Reruns = ()) ->
         panels=_panels(tables, findings, summaries),
         told_in_full=full_budget_texts(findings.estimates),
         **_assumptions(study, findings.assumptions),
+        factors=factors_told(findings.factors),
+        factor_findings=findings.factors,
         cost=cost(tables),
         costs=[(s, cost(tables, scale=s.scale, space=s.space)) for s in summaries],
         cost_figure=_embed(figures.cost_figure(tables), "cost"),
@@ -165,6 +168,8 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "factor_name": factor_name,
+        "factor_spaces": spaces_text,
         "percent": words.percent,
         "signed": words.signed,
         "rule": words.rule_label,

@@ -10,16 +10,17 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from dashboards.assumption_words import assumptions_told, error_ends, full_budget_texts
+from dashboards.assumption_words import Told, assumptions_told, error_ends, full_budget_texts
+from dashboards.factor_words import factors_told
 from dashboards.words import epochs_text
-from sweep.statistics import Assumptions, Findings, IntervalEstimate, MeasureVerdict, SpaceEstimate, Verdict
+from sweep.statistics import Findings, IntervalEstimate, MeasureVerdict, SpaceEstimate, Verdict
 
 VERDICT_STYLES = {"helps": "bold green", "free": "bold blue", "hurts": "bold red", "undecided": "yellow"}
 
 
 def findings_tables(findings: Findings) -> list[RenderableType]:
     """All that a sweep says: verdicts at the shared rung, at the full budget, other measures, the spaces themselves,
-    and what cheap search rests on."""
+    what cheap search rests on, and what matters in a network."""
     parts = [verdict_table(findings.at_rungs)]
     if findings.at_full_budget:
         parts += [_heading("Estimated at the full budget"), verdict_table(findings.at_full_budget)]
@@ -28,7 +29,9 @@ def findings_tables(findings: Findings) -> list[RenderableType]:
     if findings.estimates:
         parts += [_heading("Spaces at their full budget"), estimates_table(findings.estimates)]
     if assumptions_told(findings.assumptions):
-        parts += [_heading("What cheap search rests on"), assumptions_text(findings.assumptions)]
+        parts += [_heading("What cheap search rests on"), told_text(assumptions_told(findings.assumptions))]
+    if factors := factors_told(findings.factors):
+        parts += [_heading("What matters in a network"), told_text(factors)]
     return parts
 
 
@@ -169,6 +172,6 @@ def _ranged(found: IntervalEstimate) -> str:
     return f"{found.value:.1f} [{error_ends(found)}]"
 
 
-def assumptions_text(assumptions: Assumptions) -> RenderableType:
-    """A paragraph for each that was measured."""
-    return Group(*(Text.assemble((told.question, "bold"), " ", told.text) for told in assumptions_told(assumptions)))
+def told_text(told: Sequence[Told]) -> RenderableType:
+    """A paragraph for each question that was asked."""
+    return Group(*(Text.assemble((one.question, "bold"), " ", one.text) for one in told))
