@@ -46,11 +46,16 @@ def _main_effects(found: FactorFindings) -> str:
     effects = found.main_effects
     if effects.r2_all.value is None or effects.r2_all.low is None or effects.r2_all.low <= 0:
         return f"In {_place(found)} nothing has been shown to explain errors, so there is nothing to factor."
-    if effects.share.value is None:
+    share = effects.share
+    if share.value is None or share.low is None or share.high is None:
         return ""
+    if effects.noise_variance_pct2 is None:  # then the share is only bounded
+        told = f"{100 * share.low:.0f} to {100 * share.high:.0f} % (what one seed does is not known)"
+    else:
+        told = _share(share)
     return (
-        f"In {_place(found)} each factor by itself, added up, explains {_share(effects.share)} of what all of them "
-        f"explain together, which is {_share(effects.r2_all)} of the variance of error, cross-validated."
+        f"In {_place(found)} each factor by itself, added up, explains {told} of what all of them explain together, "
+        f"which is {_share(effects.r2_all)} of the variance of error, cross-validated."
     )
 
 

@@ -28,7 +28,8 @@ def test_each_question_has_its_numbers(found):
     assert f"depth come first, for certain: {100 * first.total.value:.0f} %" in told["importances"]
     assert "AnyNet C, small (n = 30, after 2 epochs)" in told["importances"]
     assert "2 spaces together, small (n = 60, after 2 epochs)" in told["importances"]
-    assert f"{100 * found[0].main_effects.share.value:.0f} %" in told["main_effects"]
+    share = found[0].main_effects.share
+    assert f"explains {100 * share.low:.0f} to {100 * share.high:.0f} % (what one seed" in told["main_effects"]
     assert "depth" in told["trends"]
 
 
