@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from dashboards.words import MINUS, epochs_text, joined, rule_names, share_text, signed
 from sweep.spaces import space_title
 from sweep.statistics import Assumptions, Choice, IntervalEstimate, SpaceEstimate
-from sweep.statistics.assumptions import (
+from sweep.statistics.assumptions.assume import (
     BudgetAgreement,
     NearBestOfSpace,
     RuleAcrossScales,
     ScaleAgreement,
     SeedNoise,
 )
-from sweep.statistics.heterogeneity import Constancy
+from sweep.statistics.assumptions.heterogeneity import Constancy
 
 _MOST_NUMBERS = 4  # rules that a sentence tells with their numbers
 

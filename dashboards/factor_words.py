@@ -10,7 +10,7 @@ from dashboards.assumption_words import Told, ends_text
 from dashboards.words import epochs_text, joined, share_text
 from sweep.spaces import space_title
 from sweep.statistics import IntervalEstimate, Trend
-from sweep.statistics.factor_findings import FactorFindings
+from sweep.statistics.factors.findings import FactorFindings
 
 _NAMES = {"d": "depth", "w": "widths", "b": "bottleneck ratio", "g": "group width"}
 _MOST_TRENDS = 2  # that a sentence tells

@@ -15,7 +15,7 @@ from dashboards.look import dress
 from dashboards.words import epochs_text
 from sweep.spaces import space_title
 from sweep.statistics import Cohort, full_budget, share_below
-from sweep.statistics.assumptions import BudgetAgreement
+from sweep.statistics.assumptions.assume import BudgetAgreement
 from sweep.statistics.samples import Floats, Sample
 
 _NUM_POINTS = 200  # of a curve

@@ -59,7 +59,7 @@ from sweep.statistics import (
     study_of,
     summarise,
 )
-from sweep.statistics.assumptions import BudgetAgreement, NearBestOfSpace, ScaleAgreement
+from sweep.statistics.assumptions.assume import BudgetAgreement, NearBestOfSpace, ScaleAgreement
 from sweep.studies import TRAIN, Scale, Stopping, Study
 
 NUM_BEST = 5

@@ -7,15 +7,15 @@ from rich.table import Table
 from sweep.cli.console import emit_json, stderr, stdout
 
 if TYPE_CHECKING:
-    from sweep.scheduling.design import Choice, Plan
+    from sweep.scheduling.simulation.design import Choice, Plan
     from sweep.studies import Study
 
 
 def plan_by_pilot(study: "Study", pilot: str, wishes: dict[str, float | None], *, as_json: bool) -> None:
     """`wishes` by name, as in `design.Wishes`."""
     from sweep import terminal
-    from sweep.scheduling.design import NUM_REPETITIONS, Wishes, num_sweeps, plan_design, study_design
-    from sweep.scheduling.pools import pools_of
+    from sweep.scheduling.simulation.design import NUM_REPETITIONS, Wishes, num_sweeps, plan_design, study_design
+    from sweep.scheduling.simulation.pools import pools_of
 
     pools = pools_of(pilot, spaces=(), max_epochs=study_design(study).max_epochs)
     pools = [pool for pool in pools if pool.space in study.spaces] or pools
@@ -30,7 +30,7 @@ def plan_by_pilot(study: "Study", pilot: str, wishes: dict[str, float | None], *
 
 
 def _print(plan: "Plan", study: "Study") -> None:
-    from sweep.scheduling.design import toml_of
+    from sweep.scheduling.simulation.design import toml_of
 
     console = stdout()
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")

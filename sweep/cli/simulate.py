@@ -13,8 +13,8 @@ from rich.table import Table
 from sweep.cli.console import as_json, emit_json, stderr, stdout
 
 if TYPE_CHECKING:
-    from sweep.scheduling.accuracy import Accuracy, Agreement, Simulated
-    from sweep.scheduling.simulate import Simulation
+    from sweep.scheduling.simulation.accuracy import Accuracy, Agreement, Simulated
+    from sweep.scheduling.simulation.simulate import Simulation
 
 _TITLES = {
     "survivors": "survivors only",
@@ -107,9 +107,9 @@ def simulate(
     the very rules that schedule real ones. Several schedulers and several numbers make one row each.
     """
     from sweep import terminal
-    from sweep.scheduling.peers import designs_of
-    from sweep.scheduling.pools import pools_of
-    from sweep.scheduling.simulate import simulate as run
+    from sweep.scheduling.simulation.peers import designs_of
+    from sweep.scheduling.simulation.pools import pools_of
+    from sweep.scheduling.simulation.simulate import simulate as run
 
     pools = pools_of(source, spaces=spaces, max_epochs=max_epochs)
     designs = designs_of(

@@ -100,8 +100,8 @@ class Journal(JournalFile, Queries, Undelivered):
         self._write(body)
 
     def record_look(self, look: Mapping[str, Any], message: str, *, decides_all: bool) -> None:
-        """A look was taken (sweep/statistics/looks.py). `decides_all`: of the trials that it knew of, none that has not
-        begun shall begin; all or none is recorded."""
+        """A look was taken (sweep/statistics/rules/looks.py). `decides_all`: of the trials that it knew of, none that
+        has not begun shall begin; all or none is recorded."""
 
         def body(moment: int) -> None:
             self._set_meta({LOOKS: [*self.get(LOOKS, []), {**look, "taken_at_ms": moment}]})

@@ -37,8 +37,8 @@ ORIGIN_DELIVERED = "origin_delivered"
 DELIVERED = (ARRIVALS_DELIVERED, CLOSINGS_DELIVERED, ORIGIN_DELIVERED)
 PRIVATE_META = ("stop_requested", "tracking_close", "tracking_error", *DELIVERED)
 
-# Keys of the meta of a sweep that is judged while it runs: its looks in their order (sweep/statistics/looks.py); and
-# which of them left nothing undecided, with the number of trials by then. Of those none begins after it.
+# Keys of the meta of a sweep that is judged while it runs: its looks in their order (sweep/statistics/rules/looks.py);
+# and which of them left nothing undecided, with the number of trials by then. Of those none begins after it.
 LOOKS, DECIDED = "looks", "decided"
 
 Place = tuple[int, str]

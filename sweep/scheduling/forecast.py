@@ -21,7 +21,7 @@ import numpy as np
 
 from sweep.records import TrialRow
 from sweep.scheduling.asha import rule_of
-from sweep.scheduling.replay import Trials, play
+from sweep.scheduling.simulation.replay import Trials, play
 from sweep.spaces import network_from_json
 from sweep.studies import Recipe, Stopping, Study
 

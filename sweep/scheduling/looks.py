@@ -1,7 +1,7 @@
 """The looks of a sweep that may end early, taken as they become due.
 
 In: the journal of a sweep whose study has `judging.stop_when = "decided"`. Out: the looks in it, each once and in their
-order (sweep/statistics/looks.py says what one is).
+order (sweep/statistics/rules/looks.py says what one is).
 
 The supervisor's process takes them, while the engine trains. A look and what follows from it are one commit; it is for
 the conductor to heed it. A process that is killed before that commit has taken no look, and the next one takes it again

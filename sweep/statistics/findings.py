@@ -12,14 +12,20 @@ import numpy as np
 from sweep.records import Tables
 from sweep.spaces import SPACES, RulePair, rule_pairs
 from sweep.spaces.checks import nearest
-from sweep.statistics.assumptions import Assumptions, assume, pairings_of_curves, pairings_of_tables, seeds_of_tables
+from sweep.statistics.assumptions.assume import (
+    Assumptions,
+    assume,
+    pairings_of_curves,
+    pairings_of_tables,
+    seeds_of_tables,
+)
 from sweep.statistics.cohorts import cohorts_of
-from sweep.statistics.comparisons import Cohorts, Contrast, at_full_budget, at_rung
 from sweep.statistics.errors import study_of
-from sweep.statistics.factor_findings import FactorFindings, find_factors
-from sweep.statistics.looks import judge_study
+from sweep.statistics.factors.findings import FactorFindings, find_factors
+from sweep.statistics.rules.comparisons import Cohorts, Contrast, at_full_budget, at_rung
+from sweep.statistics.rules.looks import judge_study
+from sweep.statistics.rules.verdicts import Terms, Verdict, judge_contrasts
 from sweep.statistics.space_estimates import SpaceEstimate, estimate_space
-from sweep.statistics.verdicts import Terms, Verdict, judge_contrasts
 
 
 @dataclass(frozen=True)

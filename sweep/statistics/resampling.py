@@ -1,9 +1,9 @@
 """Weighted samples of networks, and the bootstrap of anything that is computed from their weights.
 
-In: what networks weigh (their inverse inclusion probabilities, sweep/statistics/ranks.py). Out: the same weights in
-bootstrap samples. All networks are drawn, those that early stopping kept from the full budget as well: they carry the
-sampling of the lottery, in that a sample has now more finished networks, now fewer (the bootstrap of a design with
-independent inclusions; Särndal, Swensson and Wretman 1992, chapter 11).
+In: what networks weigh (their inverse inclusion probabilities, sweep/statistics/assumptions/ranks.py). Out: the same
+weights in bootstrap samples. All networks are drawn, those that early stopping kept from the full budget as well: they
+carry the sampling of the lottery, in that a sample has now more finished networks, now fewer (the bootstrap of a
+design with independent inclusions; Särndal, Swensson and Wretman 1992, chapter 11).
 """
 
 from collections.abc import Iterator

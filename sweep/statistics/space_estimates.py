@@ -13,11 +13,11 @@ import numpy as np
 
 from sweep.statistics.bootstrap import mean_interval
 from sweep.statistics.cohorts import Cohort
-from sweep.statistics.effects import quantile_interval
 from sweep.statistics.full_budget import Bounds, FullBudget, Method, bounds, full_budget
 from sweep.statistics.intervals import IntervalEstimate
+from sweep.statistics.rules.effects import quantile_interval
+from sweep.statistics.rules.verdicts import Terms
 from sweep.statistics.samples import Sample
-from sweep.statistics.verdicts import Terms
 
 QUANTILES = {"q10": 0.1, "q25": 0.25, "median": 0.5, "q75": 0.75}
 

@@ -92,7 +92,7 @@ class Judging(Settings):
 
     `stop_when` "decided" judges a sweep while it runs, at `looks` looks after equal shares of its trials, the last one
     at its end. It ends early where a look leaves no rule undecided. The error rates hold for all looks together
-    (sweep/statistics/sequential.py).
+    (sweep/statistics/rules/sequential.py).
     """
 
     margin_pct: Annotated[float, Field(gt=0)] = 0.5

@@ -25,10 +25,10 @@ import stopped
 from sweep.spaces import RulePair
 from sweep.statistics.bootstrap import mean_interval
 from sweep.statistics.cohorts import Cohort
-from sweep.statistics.comparisons import at_full_budget, at_rung
-from sweep.statistics.effects import quantile_interval
 from sweep.statistics.full_budget import full_budget
-from sweep.statistics.verdicts import Terms, Verdict, judge_contrasts
+from sweep.statistics.rules.comparisons import at_full_budget, at_rung
+from sweep.statistics.rules.effects import quantile_interval
+from sweep.statistics.rules.verdicts import Terms, Verdict, judge_contrasts
 
 PAGE = Path(__file__).parents[2] / "sweep" / "statistics" / "CALIBRATION.md"
 TERMS = Terms(margin_pct=2.0, confidence=0.95, num_bootstrap=999, seed=0)

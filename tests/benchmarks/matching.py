@@ -13,7 +13,7 @@ import numpy as np
 import synthetic
 
 from sweep.statistics.bootstrap import Stratum, studentised_difference, unmatched
-from sweep.statistics.matching import matched
+from sweep.statistics.rules.matching import matched
 
 NUM_BOOTSTRAP, SAVED_PCT = 999, 1.5
 

@@ -8,12 +8,12 @@ import synthetic
 
 from dashboards import assumption_words as words
 from sweep.statistics import Assumptions
-from sweep.statistics.assumptions import BudgetAgreement, NearBestOfSpace, SeedNoise
+from sweep.statistics.assumptions.assume import BudgetAgreement, NearBestOfSpace, SeedNoise
+from sweep.statistics.assumptions.near_best import NearBest
+from sweep.statistics.assumptions.ranks import RankAgreement
+from sweep.statistics.assumptions.seed_noise import Reliability
 from sweep.statistics.full_budget import Bounds
 from sweep.statistics.intervals import UNKNOWN, IntervalEstimate
-from sweep.statistics.near_best import NearBest
-from sweep.statistics.ranks import RankAgreement
-from sweep.statistics.seed_noise import Reliability
 
 
 @pytest.fixture(scope="module")

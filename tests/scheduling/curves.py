@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sweep.scheduling.replay import Trials
+from sweep.scheduling.simulation.replay import Trials
 from sweep.statistics.cohorts import Cohort
 from sweep.statistics.reading import cohorts_of_curves
 

@@ -12,7 +12,7 @@ from cluster.profile import Storage
 from sweep.scheduling.asha import Cohort, Synchronous
 from sweep.scheduling.forecast import forecast, play_halving, state_bytes
 from sweep.scheduling.population import draw_population
-from sweep.scheduling.replay import Trials, names, play
+from sweep.scheduling.simulation.replay import Trials, names, play
 from sweep.spaces import Architecture
 from sweep.studies import Recipe, Stopping, load_study
 from sweep.training.data import Split

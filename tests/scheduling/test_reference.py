@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from sweep.scheduling.peers import Design
-from sweep.scheduling.pools import REFERENCE, REFERENCE_FILE, pools_of
-from sweep.scheduling.simulate import simulate
+from sweep.scheduling.simulation.peers import Design
+from sweep.scheduling.simulation.pools import REFERENCE, REFERENCE_FILE, pools_of
+from sweep.scheduling.simulation.simulate import simulate
 from sweep.studies import load_study
 
 

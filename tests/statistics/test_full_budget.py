@@ -6,8 +6,8 @@ import stopped
 
 from sweep.statistics.bootstrap import mean_interval
 from sweep.statistics.cohorts import Cohort
-from sweep.statistics.effects import quantile, quantile_interval, share_below
 from sweep.statistics.full_budget import FullBudget, bounds, edf_bounds, full_budget
+from sweep.statistics.rules.effects import quantile, quantile_interval, share_below
 from sweep.statistics.samples import Complete
 
 NAN = np.nan

@@ -11,7 +11,7 @@ import pytest
 
 from sweep.statistics import find_in_cohorts, pairs_of
 from sweep.statistics.reading import cohorts_of_curves, read_curves
-from sweep.statistics.verdicts import Terms
+from sweep.statistics.rules.verdicts import Terms
 
 TERMS = Terms(margin_pct=1.0, confidence=0.95, num_bootstrap=999, seed=1)
 

@@ -1,0 +1,1 @@
+"""Recorded curves replayed under other schedulers, and the cheapest design for a wish."""

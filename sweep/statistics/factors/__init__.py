@@ -1,0 +1,1 @@
+"""Which factor of a design matters: main effects, importances, trends."""

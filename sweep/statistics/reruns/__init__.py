@@ -1,0 +1,1 @@
+"""What a rerun says of a network: several seeds, paired images."""

@@ -1,0 +1,1 @@
+"""Rules judged: two spaces compared, verdicts, looks while a sweep runs."""
