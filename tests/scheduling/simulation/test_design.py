@@ -10,7 +10,7 @@ from scaled import AGAIN, LARGE, scaled_study
 from scheduling.curves import cohorts, write_curves
 
 from sweep.cli import cli
-from sweep.scheduling import design as module
+from sweep.scheduling.simulation import design as module
 from sweep.scheduling.simulation.design import Choice, Wishes, num_sweeps, plan_design, study_design, toml_of
 from sweep.scheduling.simulation.peers import Design
 from sweep.scheduling.simulation.pools import pool_of

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from recorded import nas_bench_macro
 
-from sweep.statistics import forest
+from sweep.statistics.factors import forest
 from sweep.statistics.factors.additive import MainEffectsShare, main_effects_share
 from sweep.statistics.factors.crossfit import FEWEST_NETWORKS, cross_fit
 from sweep.statistics.factors.factors import Factors, factors_from_columns
