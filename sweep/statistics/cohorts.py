@@ -134,7 +134,9 @@ def _cohort(tables: Tables, scale: str, space: str, chance: float) -> Cohort:
             diverged_at=(diverged_at := np.where(diverged, np.maximum(epochs_trained, 1), 0)),
             chance_error_pct=chance,
         ),
-        would_stop_at=np.array([row["would_stop_at_epoch"] or 0 for row in trials], dtype=np.int64),
+        would_stop_at=np.array(
+            [row["would_stop_at_epoch"] or row["stopped_at_epoch"] or 0 for row in trials], dtype=np.int64
+        ),
         diverged_at=diverged_at,
         is_open=np.array([row["outcome"] in _OPEN for row in trials], dtype=bool),
         is_cancelled=np.array([row["outcome"] == "cancelled" for row in trials], dtype=bool),

@@ -73,7 +73,7 @@ def test_judge_is_the_contract(finished, sweep_cli):
     done = sweep_cli("judge", finished.run_dir, "--json")
     assert done.returncode == 0
     findings = json.loads(done.stdout)
-    assert set(findings) == {"verdicts", "estimates", "assumptions"}
+    assert set(findings) == {"verdicts", "estimates", "assumptions", "factors"}
     verdicts = [verdict for verdict in findings["verdicts"] if verdict["budget"] == "rung"]
     assert [verdict["rule"] for verdict in verdicts] == ["widths_up"]
     assert [estimate["num_networks"] for estimate in findings["estimates"]] == [3, 3]
