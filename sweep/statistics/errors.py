@@ -41,12 +41,6 @@ def errors_by_trial(tables: Tables, *, scale: str, space: str, epoch: int, chanc
     }
 
 
-def complexity_by_trial(tables: Tables, *, scale: str, space: str, measure: str) -> dict[str, float]:
-    """ "flops", "params" or "activations" of each network of a cohort, by trial id."""
-    trials = cohort(tables.trials, scale=scale, space=space)
-    return dict(zip(trials["trial_id"].to_pylist(), map(float, trials[measure].to_pylist())))
-
-
 def cohort(table: pa.Table, *, scale: str, space: str | None = None) -> pa.Table:
     """The rows of a table that belong to a scale, and to one space of it if named."""
     chosen = pc.field("scale") == scale
