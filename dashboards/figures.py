@@ -26,7 +26,6 @@ from sweep.records import Tables
 from sweep.spaces import space_title
 from sweep.statistics import (
     Verdict,
-    chance_error_pct,
     cohort,
     cost,
     edf,
@@ -55,12 +54,7 @@ _MOST_VAGUE = 2.0
 
 def errors_by_space(tables: Tables, *, scale: str, epoch: int) -> dict[str, Floats]:
     """Each space's errors in percent after `epoch` epochs, in the order of the study."""
-    study = study_of(tables)
-    chance = chance_error_pct(study)
-    return {
-        space: errors_at(tables, scale=scale, space=space, epoch=epoch, chance_error_pct=chance)
-        for space in study.spaces
-    }
+    return {space: errors_at(tables, scale=scale, space=space, epoch=epoch) for space in study_of(tables).spaces}
 
 
 def error_window(errors: Iterable[Floats]) -> tuple[float, float]:
@@ -324,9 +318,7 @@ def flops_figure(tables: Tables, *, scale: str, epoch: int) -> go.Figure:
 
 
 def _flops_trace(tables: Tables, scale: str, space: str, epoch: int, *, completed_only: bool = False) -> Any:
-    errors = errors_by_trial(
-        tables, scale=scale, space=space, epoch=epoch, chance_error_pct=chance_error_pct(study_of(tables))
-    )
+    errors = errors_by_trial(tables, scale=scale, space=space, epoch=epoch)
     rows = [
         row
         for row in cohort(tables.trials, scale=scale, space=space).to_pylist()

@@ -15,7 +15,7 @@ from sweep.records import Journal, from_journal
 from sweep.records.journal import DECIDED, LOOKS
 from sweep.scheduling.standing import decided_text
 from sweep.statistics import Look, due_look
-from sweep.statistics.errors import first_rungs
+from sweep.statistics.tables import first_rungs
 from sweep.studies import Study, study_from_dict
 
 _LOOK_EVERY_S = 1.0

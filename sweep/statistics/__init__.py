@@ -9,16 +9,8 @@ from sweep.statistics.assumptions.pairs import repeats_of, scale_pairs
 from sweep.statistics.assumptions.ranks import RankAgreement, rank_agreement
 from sweep.statistics.assumptions.seed_noise import CorrectedAgreement, Reliability, corrected_agreement, reliability
 from sweep.statistics.bootstrap import Interval, difference_interval
-from sweep.statistics.cohorts import Cohort, cohorts_of
+from sweep.statistics.cohorts import Cohort, cohorts_of, errors_at, errors_by_trial
 from sweep.statistics.distributions import edf, edf_band, share_interval
-from sweep.statistics.errors import (
-    chance_error_pct,
-    cohort,
-    errors_at,
-    errors_by_trial,
-    shared_rung,
-    study_of,
-)
 from sweep.statistics.factors.additive import MainEffectsShare, main_effects_share
 from sweep.statistics.factors.crossfit import CrossFit, cross_fit
 from sweep.statistics.factors.factor_agreement import FactorAgreement, RuleEffect, factor_agreement, rule_effects
@@ -37,6 +29,12 @@ from sweep.statistics.rules.effects import share_below
 from sweep.statistics.rules.looks import Look, due_look, ended_early_by, judge_study, looks_taken, num_not_needed
 from sweep.statistics.rules.verdicts import MeasureVerdict, Terms, Verdict, holm, judge
 from sweep.statistics.space_estimates import SpaceEstimate, estimate_space
+from sweep.statistics.tables import (
+    chance_error_pct,
+    cohort,
+    shared_rung,
+    study_of,
+)
 
 __all__ = [
     "Assumptions",

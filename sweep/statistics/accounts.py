@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow.compute as pc
 
 from sweep.records import Tables
-from sweep.statistics.errors import chance_error_pct, cohort, errors_at, shared_rung, study_of
+from sweep.statistics.cohorts import errors_at
+from sweep.statistics.tables import cohort, shared_rung, study_of
 
 
 @dataclass(frozen=True)
@@ -85,13 +86,12 @@ def summarise(tables: Tables) -> list[CohortSummary]:
     """One summary for each scale and space of the study, in its order; errors at the scale's shared rung."""
     study = study_of(tables)
     rungs = {scale.name: shared_rung(tables, scale.name) for scale in study.scale}
-    chance = chance_error_pct(study)
-    return [_summarise(tables, scale, space, rung, chance) for scale, rung in rungs.items() for space in study.spaces]
+    return [_summarise(tables, scale, space, rung) for scale, rung in rungs.items() for space in study.spaces]
 
 
-def _summarise(tables: Tables, scale: str, space: str, rung: int, chance: float) -> CohortSummary:
+def _summarise(tables: Tables, scale: str, space: str, rung: int) -> CohortSummary:
     trials = cohort(tables.trials, scale=scale, space=space)
-    errors = errors_at(tables, scale=scale, space=space, epoch=rung, chance_error_pct=chance)
+    errors = errors_at(tables, scale=scale, space=space, epoch=rung)
     return CohortSummary(
         space=space,
         scale=scale,

@@ -4,7 +4,8 @@ In: the tables of a sweep, or a Parquet file of curves (reading.py). Out: `Cohor
 
 A network's error at its full budget is known *for certain* if the rule of early stopping never wanted to end it, or if
 it diverged before that: then it counts at chance level (DESIGN, section 4.2). Of the others only those are known that
-the audit lottery kept, each with the lottery's probability. A trial that failed for a reason of its machine says
+the audit lottery kept, each with the lottery's probability. An error that is not finite counts at chance level, even
+if the trial went on. A trial that failed for a reason of its machine says
 nothing of its network and is in no cohort.
 """
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from sweep.records import Tables
 from sweep.statistics.bootstrap import Floats
-from sweep.statistics.errors import chance_error_pct, cohort, study_of
+from sweep.statistics.tables import chance_error_pct, cohort, study_of
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
@@ -81,6 +82,12 @@ class Cohort:
             return np.full(len(self), np.nan)
         return self.errors[:, column]
 
+    def last_errors(self, until: Ints | int) -> Floats:
+        """(n,) in percent: the last known of each curve at no more than `until` epochs, NaN where there is none."""
+        is_known = ~np.isnan(self.errors) & (self.epochs <= np.reshape(until, (-1, 1)))
+        last = len(self.epochs) - 1 - np.argmax(is_known[:, ::-1], axis=1)
+        return np.where(is_known.any(axis=1), self.errors[np.arange(len(self)), last], np.nan)
+
     @cached_property
     def shared_rung(self) -> int:
         """The highest number of epochs that early stopping kept no network from; 0 if there is none."""
@@ -105,16 +112,17 @@ class Cohort:
 def cohorts_of(tables: Tables) -> dict[tuple[str, str], Cohort]:
     """(scale, space) -> its cohort, for each of the study, in its order; failed trials are left out."""
     study = study_of(tables)
-    chance = chance_error_pct(study)
     return {
-        (scale.name, space): _cohort(tables, scale.name, space, chance)
+        (scale.name, space): cohort_of(tables, scale=scale.name, space=space)
         for scale in study.scale
         for space in study.spaces
     }
 
 
-def _cohort(tables: Tables, scale: str, space: str, chance: float) -> Cohort:
+def cohort_of(tables: Tables, *, scale: str, space: str) -> Cohort:
+    """One of them."""
     study = study_of(tables)
+    chance = chance_error_pct(study)
     stopping = study.stopping_at(scale)
     trials = [row for row in cohort(tables.trials, scale=scale, space=space).to_pylist() if row["outcome"] != "failed"]
     rows = {row["trial_id"]: number for number, row in enumerate(trials)}
@@ -129,7 +137,7 @@ def _cohort(tables: Tables, scale: str, space: str, chance: float) -> Cohort:
         error_matrix(
             np.array([rows.get(trial_id, -1) for trial_id in curves["trial_id"].to_pylist()], dtype=np.int64),
             curves["epoch"].to_numpy(),
-            curves["val_error_pct"].to_numpy().astype(np.float64),
+            np.where(np.isnan(errors := curves["val_error_pct"].to_numpy().astype(np.float64)), chance, errors),
             epochs=epochs,
             diverged_at=(diverged_at := np.where(diverged, np.maximum(epochs_trained, 1), 0)),
             chance_error_pct=chance,
@@ -146,6 +154,21 @@ def _cohort(tables: Tables, scale: str, space: str, chance: float) -> Cohort:
             for name in ("flops", "params", "activations")
         },
     )
+
+
+def errors_by_trial(tables: Tables, *, scale: str, space: str, epoch: int) -> dict[str, float]:
+    """Trial id -> error in percent, of the networks whose error after `epoch` epochs is known.
+
+    Above the shared rung these are survivors: see `shared_rung`.
+    """
+    found = cohort_of(tables, scale=scale, space=space)
+    errors = found.errors_at(epoch)
+    return {trial_id: error for trial_id, error in zip(found.trial_ids, errors.tolist()) if not np.isnan(error)}
+
+
+def errors_at(tables: Tables, *, scale: str, space: str, epoch: int) -> Floats:
+    """The errors of `errors_by_trial`, in the order of the trials table."""
+    return np.array(list(errors_by_trial(tables, scale=scale, space=space, epoch=epoch).values()), dtype=np.float64)
 
 
 def error_matrix(

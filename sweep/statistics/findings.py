@@ -20,12 +20,12 @@ from sweep.statistics.assumptions.assume import (
     seeds_of_tables,
 )
 from sweep.statistics.cohorts import cohorts_of
-from sweep.statistics.errors import study_of
 from sweep.statistics.factors.findings import FactorFindings, find_factors
 from sweep.statistics.rules.comparisons import Cohorts, Contrast, at_full_budget, at_rung
 from sweep.statistics.rules.looks import judge_study
 from sweep.statistics.rules.verdicts import Terms, Verdict, judge_contrasts
 from sweep.statistics.space_estimates import SpaceEstimate, estimate_space
+from sweep.statistics.tables import study_of
 
 
 @dataclass(frozen=True)

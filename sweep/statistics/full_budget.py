@@ -198,7 +198,8 @@ class FullBudget:
         constant = np.ones((len(uncertain), 1))
         if self.method != "model_assisted" or self.num_audited < _FEWEST_FOR_MODEL:
             return constant
-        error = _error_at_its_rung(uncertain)
+        error = uncertain.last_errors(until=uncertain.would_stop_at)
+        error = np.where(np.isnan(error), np.nanmedian(error), error)
         hinges = [np.maximum(error - quantile, 0) for quantile in np.quantile(error, _HINGES)]
         columns = np.stack([error, *hinges, np.log(uncertain.would_stop_at)], axis=1)
         spread = columns.std(axis=0)
@@ -285,16 +286,6 @@ def _penalty(num_columns: int) -> Floats:
     return np.diag([_TINY] + [_RIDGE] * (num_columns - 1))
 
 
-def _error_at_its_rung(cohort: Cohort) -> Floats:
-    """(n,): the error of each network at the rung that wanted to end it, or the last known one before."""
-    steps = np.where(np.isnan(cohort.errors), 0, np.arange(len(cohort.epochs)))
-    last_known = np.maximum.accumulate(steps, axis=1)
-    column = np.searchsorted(cohort.epochs, cohort.would_stop_at, side="right") - 1
-    network = np.arange(len(cohort))
-    found = cohort.errors[network, last_known[network, np.maximum(column, 0)]]
-    return np.where(np.isnan(found), np.nanmedian(found), found)
-
-
 def inverse_inclusion(cohort: Cohort) -> Floats:
     """(n,): for how many networks each finished one stands; 1 where the lottery did not decide."""
     uncertain = ~cohort.is_certain
@@ -322,11 +313,11 @@ def bounds(cohort: Cohort) -> Bounds | None:
     if not len(ended):
         return None
     known, errors = ended.is_finished, ended.final_errors
-    last = _last_errors(ended)
+    last = ended.last_errors(until=ended.full_budget)
     return Bounds(
         low_pct=float(np.where(known, errors, 0.0).mean()),
         high_pct=float(np.where(known, errors, 100.0).mean()),
-        high_if_no_worse_pct=float(np.where(known, errors, last).mean()),
+        high_if_no_worse_pct=float(np.where(known, errors, np.where(np.isnan(last), 100.0, last)).mean()),
     )
 
 
@@ -335,10 +326,3 @@ def edf_bounds(cohort: Cohort, grid: Floats) -> tuple[Floats, Floats]:
     known = np.sort(cohort.final_errors[cohort.is_finished])
     num_below = np.searchsorted(known, grid, side="right")
     return num_below / len(cohort), (num_below + len(cohort) - len(known)) / len(cohort)
-
-
-def _last_errors(cohort: Cohort) -> Floats:
-    """(n,): the error after the last epoch that each network was trained; 100 where there is none."""
-    steps = np.where(np.isnan(cohort.errors), -1, np.arange(len(cohort.epochs))).max(axis=1)
-    found = cohort.errors[np.arange(len(cohort)), np.maximum(steps, 0)]
-    return np.where(steps < 0, 100.0, found)

@@ -33,7 +33,7 @@ def test_edf_holds_every_network_of_the_rung_once():
         "RegNet X (n = 20)"
     ]
     for trace, (space, colour) in zip(lines(figure), ((s, SPACE_COLOURS[s]) for s in synthetic.MEAN_ERRORS_PCT)):
-        errors = errors_at(tables, scale="small", space=space, epoch=2, chance_error_pct=90.0)
+        errors = errors_at(tables, scale="small", space=space, epoch=2)
         np.testing.assert_allclose(trace.x[1:-1], np.sort(errors))
         assert (trace.y[0], trace.y[-1]) == (0, 1)
         assert trace.line.color == colour

@@ -38,7 +38,7 @@ def made(*trials: tuple[str, str, list[float | None]]) -> Tables:
 
 
 def at(tables: Tables, epoch: int) -> list[float]:
-    errors = errors_at(tables, scale="small", space="anynet_c", epoch=epoch, chance_error_pct=CHANCE_PCT)
+    errors = errors_at(tables, scale="small", space="anynet_c", epoch=epoch)
     assert errors.dtype == np.float64
     return errors.tolist()
 
@@ -73,7 +73,7 @@ def test_failed_trials_never_count():
 def test_other_cohorts_do_not_count():
     tables = synthetic.tables(rng=np.random.default_rng(0), scales=("small", "large"), trials_per_space=5)
     for scale in ("small", "large"):
-        found = errors_at(tables, scale=scale, space="anynet_d", epoch=2, chance_error_pct=CHANCE_PCT)
+        found = errors_at(tables, scale=scale, space="anynet_d", epoch=2)
         assert len(found) == 5
 
 

@@ -25,11 +25,11 @@ from sweep.statistics.assumptions.pairs import repeats_of, scale_pairs
 from sweep.statistics.assumptions.ranks import RankAgreement, rank_agreement
 from sweep.statistics.assumptions.seed_noise import CorrectedAgreement, Reliability, corrected_agreement, reliability
 from sweep.statistics.cohorts import Cohort, Ints
-from sweep.statistics.errors import study_of
 from sweep.statistics.full_budget import inverse_inclusion
 from sweep.statistics.rules.comparisons import Cohorts
 from sweep.statistics.rules.verdicts import Terms, Verdict
 from sweep.statistics.samples import Floats
+from sweep.statistics.tables import study_of
 
 NEAR_PCT = (1.0, 3.0)
 _NUM_BOOTSTRAP = 2_000  # of the shares near the best

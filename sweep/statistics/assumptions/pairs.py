@@ -5,7 +5,7 @@ are, and at which budget.
 """
 
 from sweep.records import Tables
-from sweep.statistics.errors import cohort, study_of
+from sweep.statistics.tables import cohort, study_of
 from sweep.studies import Study
 
 

@@ -17,8 +17,6 @@ import numpy as np
 
 from sweep.records import Tables
 from sweep.spaces import Architecture, Mlp, Network, network_from_json
-from sweep.statistics.errors import cohort as rows_of
-from sweep.statistics.errors import study_of
 from sweep.statistics.factors.additive import MainEffectsShare, main_effects_share
 from sweep.statistics.factors.crossfit import cross_fit
 from sweep.statistics.factors.factor_agreement import FactorAgreement, factor_agreement, rule_effects
@@ -30,6 +28,8 @@ from sweep.statistics.factors.trends import Trend, trends
 from sweep.statistics.rules.comparisons import Cohorts
 from sweep.statistics.rules.verdicts import Terms, Verdict
 from sweep.statistics.samples import Floats
+from sweep.statistics.tables import cohort as rows_of
+from sweep.statistics.tables import study_of
 
 FEWEST_NETWORKS, MOST_NETWORKS = 24, 1_000
 """Fewer tell nothing of five factors and more; of more, so many are drawn: a forest takes its time."""

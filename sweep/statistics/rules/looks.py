@@ -34,10 +34,10 @@ from sweep.records import Tables
 from sweep.records.journal import CANCELLED, PAUSED, PENDING, RUNNING, UNFINISHED
 from sweep.spaces import rule_pairs
 from sweep.statistics.bootstrap import significance
-from sweep.statistics.errors import cohort, first_rungs, study_of
 from sweep.statistics.rules.comparisons import Comparison, Key, compare
 from sweep.statistics.rules.sequential import nominal_p, sequential_p
 from sweep.statistics.rules.verdicts import Evidence, Terms, Verdict, compare_all, contrasts_at, holm, judge
+from sweep.statistics.tables import cohort, first_rungs, study_of
 from sweep.studies import Study
 
 # A boundary far out asks for many resamples; beyond so many, a look that they do not reach decides nothing.

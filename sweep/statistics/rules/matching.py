@@ -20,7 +20,7 @@ The verdict then speaks of networks of the complexities that both spaces have. I
 given, because complexities are known before anything is trained: the bootstrap resamples errors within each space and
 stratum. Differences within a stratum stay (five strata leave about a tenth of a bias, Cochran 1968), so the more
 networks there are, the more strata they are cut into. All networks compared reached their rung with certainty
-(sweep/statistics/errors.py), so no weights of early stopping come on top.
+(sweep/statistics/cohorts.py), so no weights of early stopping come on top.
 """
 
 import numpy as np

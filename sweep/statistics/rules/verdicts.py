@@ -25,9 +25,9 @@ from sweep.records import Tables
 from sweep.spaces import rule_pairs
 from sweep.statistics.bootstrap import StudentisedDifference, significance
 from sweep.statistics.cohorts import cohorts_of
-from sweep.statistics.errors import shared_rung, study_of
 from sweep.statistics.rules.comparisons import Budget, Comparison, Contrast, at_rung, compare
 from sweep.statistics.rules.effects import Effect, Measure
+from sweep.statistics.tables import shared_rung, study_of
 from sweep.studies import Study
 from sweep.studies.study import Match
 

@@ -1,44 +1,16 @@
-"""The errors of a cohort (space × scale) at one training budget: what every comparison starts from.
+"""What the tables of a sweep say of its cohorts (space × scale) as a whole.
 
-In: the tables of a sweep. Out: one error for each network, all after the same number of epochs.
+In: the tables of a sweep. Out: the rows of a cohort, its study, the budget that comparisons at a rung are made at.
 
 Early stopping must not bend the conclusion (DESIGN, section 4.1): what was stopped at a rung is missing above it,
-and not at random. So comparisons are made at the *shared rung*, the highest budget that no network was kept from. A
-network that diverged counts with chance-level error at every budget it did not reach (section 4.2); a trial that
-failed for a reason of the machine says nothing of its network and is left out.
+and not at random. So those comparisons are made at the *shared rung*, the highest budget that no network was kept from.
 """
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from sweep.records import Tables
-from sweep.statistics.bootstrap import Floats
 from sweep.studies import Study, study_from_dict
-
-
-def errors_at(tables: Tables, *, scale: str, space: str, epoch: int, chance_error_pct: float) -> Floats:
-    """Validation errors in percent after `epoch` epochs, one a network, in the order of the trials table.
-
-    Holds the trials that reached `epoch`, whether they have ended or not (or were cancelled later), and those that
-    diverged before it at `chance_error_pct`; failed ones never. Above the shared rung these are survivors: see
-    `shared_rung`.
-    """
-    errors = errors_by_trial(tables, scale=scale, space=space, epoch=epoch, chance_error_pct=chance_error_pct)
-    return np.array(list(errors.values()), dtype=np.float64)
-
-
-def errors_by_trial(tables: Tables, *, scale: str, space: str, epoch: int, chance_error_pct: float) -> dict[str, float]:
-    """The errors of `errors_at`, by trial id."""
-    trials = cohort(tables.trials, scale=scale, space=space)
-    outcomes = dict(zip(trials["trial_id"].to_pylist(), trials["outcome"].to_pylist()))
-    at_epoch = cohort(tables.epochs, scale=scale, space=space).filter(pc.field("epoch") == epoch)
-    reached = dict(zip(at_epoch["trial_id"].to_pylist(), at_epoch["val_error_pct"].to_pylist()))
-    return {
-        trial_id: chance_error_pct if reached.get(trial_id) is None else reached[trial_id]
-        for trial_id, outcome in outcomes.items()
-        if outcome != "failed" and (trial_id in reached or outcome == "diverged")
-    }
 
 
 def cohort(table: pa.Table, *, scale: str, space: str | None = None) -> pa.Table:
