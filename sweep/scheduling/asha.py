@@ -5,6 +5,11 @@ decided something by it. The Tune scheduler, the forecast and the recovery all c
 from the journal. Rungs are kept per cohort, so that one space never stops another's trials; an error that is NaN or
 None ranks as the worst and never goes on; ties go to who arrived first.
 
+Who trains on though the rule did not let it (the lottery exempts some) arrives at further rungs, where it would not be:
+it is ranked there with nobody, and the rule wants to end it there, too. So the lottery changes nothing for the others:
+they are judged as without it. Were it ranked, a tenth of exempt trials would fill the upper rungs with bad ones, and a
+sweep of 200 trials would let twice as many train to the end.
+
 * `Asha`, asynchronous stopping (the form of Ray's `AsyncHyperBandScheduler`): a trial that arrives at a rung stops if
   its error is above the 1/eta quantile (interpolated) of the errors that arrived there before it. The first arrival
   and ties go on.
@@ -21,7 +26,7 @@ can lose one, ours are exact integers (`Stopping.rungs`); there is one bracket.
 
 import math
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -29,6 +34,9 @@ CONTINUE, STOP, PAUSE = "continue", "stop", "pause"
 
 Place = tuple[int, str]
 """A rung in epochs, and a trial's id."""
+
+Arrival = tuple[str, int, str, float | None]
+"""Cohort, rung in epochs, trial, error in percent."""
 
 
 @dataclass(frozen=True)
@@ -89,13 +97,18 @@ class Asha:
     reduction_factor: int
     pauses = False
     _errors: dict[tuple[str, int], list[float]] = field(default_factory=dict)
+    _lost: set[str] = field(default_factory=set)
 
     def arrive(self, cohort: str, rung_epochs: int, trial_id: str, error_pct: float | None) -> Judgement:
         """Judge an arrival against the earlier ones, then add it to them."""
+        if trial_id in self._lost:
+            return Judgement(True)
         error = _rank(error_pct)
         earlier = self._errors.setdefault((cohort, rung_epochs), [])
         cutoff = lower_quantile(earlier, self.reduction_factor) if earlier else None
         would_stop = math.isinf(error) or (cutoff is not None and error > cutoff)
+        if would_stop:
+            self._lost.add(trial_id)
         insort(earlier, error)
         return Judgement(would_stop, cutoff)
 
@@ -122,21 +135,22 @@ class Promotion:
     pauses = True
     _rungs: dict[tuple[str, int], _Rung] = field(default_factory=dict)
     _num_arrived: int = 0
+    # Of each trial whose latest place is not decided: where it has arrived since, by being exempt.
+    _ahead: dict[str, list[Arrival]] = field(default_factory=dict)
+    _lost: set[str] = field(default_factory=set)
 
     def arrive(self, cohort: str, rung_epochs: int, trial_id: str, error_pct: float | None) -> Judgement:
-        rung = self._rungs.setdefault((cohort, rung_epochs), _Rung())
-        arrival = (_rank(error_pct), self._num_arrived, trial_id)
-        self._num_arrived += 1
-        places_before = len(rung.arrived) // self.reduction_factor
-        insort(rung.arrived, arrival)
-        places = len(rung.arrived) // self.reduction_factor
-        # Only the newcomer can have moved into the places that there were; one more place goes to the next in rank.
-        is_placed = bisect_left(rung.arrived, arrival) < places
-        near = [arrival] if is_placed else rung.arrived[places_before:places]
-        earned = [trial for error, _, trial in near if math.isfinite(error) and trial not in rung.decided]
-        rung.decided.update(earned)
-        would_stop = True if math.isinf(arrival[0]) else False if trial_id in earned else None
-        return Judgement(would_stop, earned=tuple((rung_epochs, trial) for trial in earned))
+        arrival = cohort, rung_epochs, trial_id, error_pct
+        if trial_id in self._lost:
+            return Judgement(True)
+        if trial_id in self._ahead:
+            self._ahead[trial_id].append(arrival)
+            earned: list[Place] = []
+        else:
+            earned = self._ranked(arrival)
+        is_earned = (rung_epochs, trial_id) in earned
+        would_stop = True if math.isinf(_rank(error_pct)) else False if is_earned else None
+        return Judgement(would_stop, earned=tuple(earned))
 
     def leave(self, cohort: str, trial_id: str) -> Judgement:
         return Judgement(None)
@@ -150,21 +164,49 @@ class Promotion:
         ]
         for rung in self._rungs.values():
             rung.decided.update(trial for _, _, trial in rung.arrived)
+        lost += [(rung_epochs, trial) for ahead in self._ahead.values() for _, rung_epochs, trial, _ in ahead]
+        self._lost.update(trial for _, trial in lost)
+        self._ahead.clear()
         return tuple(lost)
+
+    def _ranked(self, arrival: Arrival) -> list[Place]:
+        """The places that are earned by it, its own or others': who earns one is ranked at the next rung, too, if it is
+        there already."""
+        cohort, rung_epochs, trial_id, error_pct = arrival
+        rung = self._rungs.setdefault((cohort, rung_epochs), _Rung())
+        ranked = (_rank(error_pct), self._num_arrived, trial_id)
+        self._num_arrived += 1
+        places_before = len(rung.arrived) // self.reduction_factor
+        insort(rung.arrived, ranked)
+        places = len(rung.arrived) // self.reduction_factor
+        # Only the newcomer can have moved into the places that there were; one more place goes to the next in rank.
+        is_placed = bisect_left(rung.arrived, ranked) < places
+        near = [ranked] if is_placed else rung.arrived[places_before:places]
+        promoted = [trial for error, _, trial in near if math.isfinite(error) and trial not in rung.decided]
+        rung.decided.update(promoted)
+        if trial_id not in promoted:
+            self._ahead.setdefault(trial_id, [])
+        earned = [(rung_epochs, trial) for trial in promoted]
+        for trial in promoted:
+            ahead = self._ahead.pop(trial, [])
+            if ahead:
+                self._ahead[trial] = ahead[1:]
+                earned += self._ranked(ahead[0])
+        return earned
 
 
 class Cohort(NamedTuple):
-    """`rungs` in epochs; `members`: its trials, and whether the lottery exempts them."""
+    """`rungs` in epochs; `members`: its trials."""
 
     rungs: tuple[int, ...]
-    members: Mapping[str, bool]
+    members: Collection[str]
 
 
 @dataclass
 class Synchronous:
     """Synchronous halving of cohorts that are known whole.
 
-    An exempt trial does not wait, and is awaited at each rung. Ties go by name: the order of arrival must not count.
+    Ties go by name: the order of arrival must not count.
     """
 
     reduction_factor: int
@@ -172,13 +214,16 @@ class Synchronous:
     pauses = True
     _errors: dict[tuple[str, int], dict[str, float]] = field(default_factory=dict)
     _gone: dict[str, set[str]] = field(default_factory=dict)
-    # Of each cohort, the number of its first rung that is not decided, and the trials that have to arrive there yet.
-    _undecided: dict[str, tuple[int, set[str]]] = field(default_factory=dict)
+    # Of each cohort, the number of its first rung that is not decided, who may come there, and who of them has yet to.
+    _undecided: dict[str, tuple[int, set[str], set[str]]] = field(default_factory=dict)
 
     def arrive(self, cohort: str, rung_epochs: int, trial_id: str, error_pct: float | None) -> Judgement:
         error = _rank(error_pct)
+        number, _, _ = self._state(cohort)
+        if rung_epochs in self.cohorts[cohort].rungs[:number]:  # it comes late, for it need not have come
+            return Judgement(True, lost=((rung_epochs, trial_id),))
         self._errors.setdefault((cohort, rung_epochs), {})[trial_id] = error
-        earned, lost = self._decide(cohort, trial_id)
+        earned, lost = self._decide(cohort, trial_id, rung_epochs)
         would_stop = True if math.isinf(error) else None
         if (rung_epochs, trial_id) in (*earned, *lost):
             would_stop = (rung_epochs, trial_id) in lost
@@ -186,37 +231,40 @@ class Synchronous:
 
     def leave(self, cohort: str, trial_id: str) -> Judgement:
         self._gone.setdefault(cohort, set()).add(trial_id)
-        earned, lost = self._decide(cohort, trial_id)
+        earned, lost = self._decide(cohort, trial_id, None)
         return Judgement(None, earned=earned, lost=lost)
 
     def close(self) -> tuple[Place, ...]:
         return ()
 
-    def _decide(self, cohort: str, trial_id: str) -> tuple[tuple[Place, ...], tuple[Place, ...]]:
-        """Wait for the trial no longer, and decide each rung of which all have arrived that can: one may complete the
-        next. Who is missing is remembered, so that an arrival costs little in a large cohort."""
+    def _state(self, cohort: str) -> tuple[int, set[str], set[str]]:
+        if cohort not in self._undecided:
+            members = self.cohorts[cohort].members
+            self._undecided[cohort] = 0, set(members), set(members)
+        return self._undecided[cohort]
+
+    def _decide(
+        self, cohort: str, trial_id: str, rung_epochs: int | None
+    ) -> tuple[tuple[Place, ...], tuple[Place, ...]]:
+        """Wait no longer for the trial, which has arrived at this rung or is gone, and decide each rung of which all
+        have arrived that can: one may complete the next. Who is missing is remembered, so that an arrival costs little
+        in a large cohort."""
         earned: list[Place] = []
         lost: list[Place] = []
-        rungs, members = self.cohorts[cohort]
-        number, missing = self._undecided.get(cohort) or (0, set(members))
-        missing.discard(trial_id)
+        rungs = self.cohorts[cohort].rungs
+        number, ranked, missing = self._state(cohort)
+        if number < len(rungs) and rung_epochs in (None, rungs[number]):
+            missing.discard(trial_id)
         while not missing and number < len(rungs):
-            rung = rungs[number]
-            errors = self._errors.get((cohort, rung), {})
-            best = self._best(errors)
-            earned += [(rung, trial) for trial in sorted(best)]
-            lost += [(rung, trial) for trial in sorted(errors.keys() - best)]
-            number += 1
-            missing = self._missing(cohort, number, best)
-        self._undecided[cohort] = number, missing
+            arrived = self._errors.get((cohort, rungs[number]), {})
+            best = self._best({trial: error for trial, error in arrived.items() if trial in ranked})
+            earned += [(rungs[number], trial) for trial in sorted(best)]
+            lost += [(rungs[number], trial) for trial in sorted(arrived.keys() - best)]
+            number, ranked = number + 1, best
+            ahead = self._errors.get((cohort, rungs[number]), {}) if number < len(rungs) else {}
+            missing = ranked - self._gone.get(cohort, set()) - ahead.keys()
+        self._undecided[cohort] = number, ranked, missing
         return tuple(earned), tuple(lost)
-
-    def _missing(self, cohort: str, number: int, earned: set[str]) -> set[str]:
-        """Who is to arrive at a rung yet: those that have earned it at the one before, and the exempt."""
-        rungs, members = self.cohorts[cohort]
-        exempt = {trial for trial, audited in members.items() if audited}
-        arrived = self._errors.get((cohort, rungs[number]), {}) if number < len(rungs) else {}
-        return (earned | exempt) - self._gone.get(cohort, set()) - arrived.keys()
 
     def _best(self, errors: Mapping[str, float]) -> set[str]:
         ranked = sorted((error, trial) for trial, error in errors.items() if math.isfinite(error))
@@ -228,10 +276,6 @@ def rule_of(method: str, reduction_factor: int, cohorts: Mapping[str, Cohort]) -
     if method == "synchronous":
         return Synchronous(reduction_factor, cohorts)
     return Promotion(reduction_factor) if method == "asha_promotion" else Asha(reduction_factor)
-
-
-Arrival = tuple[str, int, str, float | None]
-"""Cohort, rung in epochs, trial, error in percent."""
 
 
 def replay(

@@ -231,18 +231,14 @@ def _by_arrival(stopping: Stopping) -> bool:
 
 
 def play_halving(stopping: Stopping, cohorts: np.ndarray, audited: np.ndarray, merits: np.ndarray) -> np.ndarray:
-    """What `replay.play` gives for synchronous halving and without rungs, cohort (a number) by cohort.
-
-    The number that goes on from the first rung is known, and from the later ones too but for how many of the lottery's
-    are among the best.
-    """
+    """What `replay.play` gives for synchronous halving and without rungs, cohort (a number) by cohort."""
     epochs = np.full(len(merits), stopping.max_epochs)
     for cohort in np.unique(cohorts):
         members = np.flatnonzero(cohorts == cohort)
-        arrived = members[np.argsort(merits[members])]
+        ranked = members[np.argsort(merits[members])]
         for rung in stopping.rungs:
-            num_best = max(1, len(arrived) // stopping.reduction_factor)
-            goes_on = (np.arange(len(arrived)) < num_best) | audited[arrived]
-            epochs[arrived[~goes_on]] = rung
-            arrived = arrived[goes_on]
+            num_best = max(1, len(ranked) // stopping.reduction_factor)
+            lost = ranked[num_best:]
+            epochs[lost[~audited[lost]]] = rung
+            ranked = ranked[:num_best]
     return epochs

@@ -237,9 +237,9 @@ def _cohort(study: Study, members: Members, flops: int, wave: int) -> str:
 
 def cohorts_of(study: Study, trials: Iterable[Any]) -> dict[str, Cohort]:
     """What a rule must know of the cohorts; trials are rows of the journal, or `TrialRow`s as dicts."""
-    members: dict[str, dict[str, bool]] = {}
+    members: dict[str, list[str]] = {}
     scales: dict[str, str] = {}
     for trial in trials:
-        members.setdefault(trial["cohort"], {})[trial["trial_id"]] = bool(trial["audited"])
+        members.setdefault(trial["cohort"], []).append(trial["trial_id"])
         scales[trial["cohort"]] = trial["scale"]
     return {name: Cohort(study.stopping_at(scales[name]).rungs, known) for name, known in members.items()}

@@ -7,12 +7,14 @@ Everything is counted anew at each arrival, with sorted lists and `numpy.percent
 * Asynchronous stopping: an arrival stops if its error is above the 1/eta quantile of the errors that came to its rung
   before it; the first one goes on.
 * Asynchronous promotion: of the n that have arrived at a rung, the best n // eta have earned their place, and keep it;
-  ties go to who came first. A closing takes the chance from all that have not.
+  ties go to who counted there first. A closing takes the chance from all that have not.
 * Synchronous: when all that can come to a rung have come or are gone, its best n // eta go on, one at least; ties go to
-  the lower trial id. To the first rung come all of the cohort, to a later one those that earned their place at the one
-  before, and those that the lottery exempts. Gone are trials that failed, diverged or were cancelled.
+  the lower trial id. To the first rung can come all of the cohort, to a later one those that earned their place at the
+  one before. Gone are trials that failed, diverged or were cancelled.
 
-Everywhere: an error that is missing ranks last and never goes on; cohorts and rungs are apart.
+Everywhere: an error that is missing ranks last and never goes on; cohorts and rungs are apart. Who comes to a rung by
+being exempt counts there once it has earned its place at the rungs before; if it has lost one, it loses all further
+ones.
 """
 
 import math
@@ -76,13 +78,19 @@ def _done(row: Row, would_stop: bool | None) -> frozenset[str]:
 def _stopping(journal: JournalRows) -> Expected:
     eta, expected = journal.stopping["reduction_factor"], Expected()
     errors: dict[tuple[str, int], list[float]] = defaultdict(list)
+    lost: set[str] = set()
     for row in journal.decisions:
+        if row["trial_id"] in lost:
+            expected.verdicts[_place(row)] = Verdict(True, _done(row, True))
+            continue
         earlier = errors[row["cohort"], row["rung_epochs"]]
         cutoff = quantile(earlier, eta)
         # Who is beside the cutoff by less than the rounding of its interpolation is judged by the recorded one.
         recorded = row["cutoff_pct"]
         bar = recorded if recorded is not None and cutoff is not None and near(recorded, cutoff) else cutoff
         would_stop = row["error_pct"] is None or (bar is not None and row["error_pct"] > bar)
+        if would_stop:
+            lost.add(row["trial_id"])
         shown = None if cutoff is None or math.isinf(cutoff) else cutoff
         expected.verdicts[_place(row)] = Verdict(would_stop, _done(row, would_stop), shown)
         earlier.append(_rank(row))
@@ -108,28 +116,48 @@ def near(a: float, b: float) -> bool:
 
 
 def _promotion(journal: JournalRows) -> Expected:
-    eta, expected = journal.stopping["reduction_factor"], Expected()
+    expected = Expected()
     closed_after = {row["after_arrival"] for row in journal.closings}
-    rungs: dict[tuple[str, int], list[tuple[float, int, str]]] = defaultdict(list)
     earned: dict[Place, int] = {}
     lost: set[Place] = set()
+    counted: list[Row] = []
+    waiting: list[Row] = []
+    lost_on_arrival: set[Place] = set()
     for row in journal.decisions:
-        arrival, rung = row["arrival"], row["rung_epochs"]
-        arrived = rungs[row["cohort"], rung]
-        arrived.append((_rank(row), arrival, row["trial_id"]))
-        arrived.sort()
-        for error, _, trial_id in arrived[: len(arrived) // eta]:
-            if math.isfinite(error) and (trial_id, rung) not in lost:
-                earned.setdefault((trial_id, rung), arrival)
-        if arrival in closed_after:
-            lost |= {(trial_id, at) for (_, at), here in rungs.items() for _, _, trial_id in here} - earned.keys()
+        if any(trial_id == row["trial_id"] for trial_id, _ in lost):
+            lost_on_arrival.add(_place(row))
+        else:
+            waiting.append(row)
+        while countable := [each for each in waiting if _rungs_before(journal, each) <= earned.keys()]:
+            waiting.remove(countable[0])
+            counted.append(countable[0])
+            for trial_id in _best_at(counted, countable[0], journal.stopping["reduction_factor"]):
+                if (trial_id, countable[0]["rung_epochs"]) not in lost:
+                    earned.setdefault((trial_id, countable[0]["rung_epochs"]), row["arrival"])
+        if row["arrival"] in closed_after:
+            lost |= {_place(each) for each in counted + waiting} - earned.keys()
+            waiting = []
+    lost |= lost_on_arrival
     for row in journal.decisions:
-        place = _place(row)
-        at_once = True if row["error_pct"] is None else False if earned.get(place) == row["arrival"] else None
-        would_stop = False if place in earned else True if place in lost or row["error_pct"] is None else None
+        place, is_last = _place(row), row["error_pct"] is None or _place(row) in lost_on_arrival
+        at_once = True if is_last else False if earned.get(place) == row["arrival"] else None
+        would_stop = False if place in earned else True if place in lost or is_last else None
         expected.verdicts[place] = Verdict(would_stop, _done(row, at_once))
     expected.earned = {place: (arrival, arrival) for place, arrival in earned.items()}
     return expected
+
+
+def _rungs_before(journal: JournalRows, row: Row) -> set[Place]:
+    """The places that a trial must have earned to count at a rung."""
+    trial = journal.trial_of[row["trial_id"]]
+    return {(row["trial_id"], rung) for rung in journal.rungs_of(trial) if rung < row["rung_epochs"]}
+
+
+def _best_at(counted: list[Row], last: Row, eta: int) -> list[str]:
+    """Of those that count at the last one's rung the best n // eta; without those that have no error."""
+    here = [row for row in counted if (row["cohort"], row["rung_epochs"]) == (last["cohort"], last["rung_epochs"])]
+    ranked = sorted(here, key=_rank)  # stable: ties in the order in which they counted
+    return [row["trial_id"] for row in ranked[: len(here) // eta] if row["error_pct"] is not None]
 
 
 # -- synchronous -------------------------------------------------------------------------------------------------------
@@ -149,19 +177,18 @@ def _synchronous(journal: JournalRows) -> Expected:
         arrived[row["cohort"], row["rung_epochs"]][row["trial_id"]] = row
     departures = _departures(journal)
     for cohort, trials in cohorts.items():
-        exempt = {trial["trial_id"] for trial in trials if trial["audited"]}
-        awaited: set[str] | None = {trial["trial_id"] for trial in trials}
+        able: set[str] | None = {trial["trial_id"] for trial in trials}
         since: Span = (0, 0)
         for rung in journal.rungs_of(trials[0]):  # a cohort is of one scale
             here = arrived[cohort, rung]
-            if awaited is not None and awaited <= here.keys() | departures.keys():
-                since = _decided(here, awaited, departures, since)
-                best = _best(here, journal.stopping["reduction_factor"])
-                awaited = best | exempt
-                expected.earned |= {(trial_id, rung): (int(since[0]), int(since[1])) for trial_id in best}
-                expected.verdicts |= {_place(row): _judged(row, best, since) for row in here.values()}
+            if able is not None and able <= here.keys() | departures.keys():
+                counted = {trial_id: row for trial_id, row in here.items() if trial_id in able}
+                since = _decided(counted, able, departures, since)
+                able = _best(counted, journal.stopping["reduction_factor"])
+                expected.earned |= {(trial_id, rung): (int(since[0]), int(since[1])) for trial_id in able}
+                expected.verdicts |= {_place(row): _judged(row, able, since) for row in here.values()}
             else:  # nor is any later rung decided
-                awaited = None
+                able = None
                 expected.verdicts |= {_place(row): _waiting(row) for row in here.values()}
     return expected
 
@@ -185,10 +212,10 @@ def _departures(journal: JournalRows) -> dict[str, Span]:
     return found
 
 
-def _decided(here: dict[str, Row], awaited: set[str], departures: dict[str, Span], since: Span) -> Span:
-    """When the last of those that a rung waits for had come or gone, and the rung before it was decided."""
-    spans = [since, *((row["arrival"], row["arrival"]) for row in here.values())]
-    spans += [departures[trial_id] for trial_id in awaited - here.keys()]
+def _decided(counted: dict[str, Row], able: set[str], departures: dict[str, Span], since: Span) -> Span:
+    """When the last of those that can come to a rung had come or gone, and the rung before it was decided."""
+    spans = [since, *((row["arrival"], row["arrival"]) for row in counted.values())]
+    spans += [departures[trial_id] for trial_id in able - counted.keys()]
     return max(span[0] for span in spans), max(span[1] for span in spans)
 
 

@@ -116,9 +116,7 @@ def test_halving_at_once_is_the_rule_played_arrival_by_arrival(seed, eta):
     rng = np.random.default_rng(seed)
     stopping = Stopping(method="synchronous", max_epochs=20, reduction_factor=eta)
     cohorts, audited, merits = rng.integers(3, size=40), rng.random(40) < 0.2, rng.random(40)
-    members = {
-        str(cohort): {names(40)[i]: bool(audited[i]) for i in np.flatnonzero(cohorts == cohort)} for cohort in range(3)
-    }
+    members = {str(cohort): [names(40)[i] for i in np.flatnonzero(cohorts == cohort)] for cohort in range(3)}
     trials = Trials(
         max_epochs=20,
         cohorts=list(map(str, cohorts.tolist())),

@@ -3,13 +3,14 @@
 import itertools
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweep.scheduling.asha import Cohort, Judgement, Place, Promotion, Rule, Synchronous, replay, rule_of
+from sweep.scheduling import asha
+from sweep.scheduling.asha import Cohort, Judgement, Place, Promotion, Rule, Synchronous, rule_of
 
 # -- three rules in motion -------------------------------------------------------------------------------------------
 
@@ -231,7 +232,7 @@ def test_promotion_keeps_cohorts_and_rungs_apart():
 
 
 def cohorts(scripts: Scripts) -> dict[str, Cohort]:
-    return {"c": Cohort(RUNGS, {name: script.audited for name, script in scripts.items()})}
+    return {"c": Cohort(RUNGS, scripts)}
 
 
 def synchronous(scripts: Scripts, eta: int) -> Synchronous:
@@ -242,23 +243,25 @@ def halved(scripts: Scripts, eta: int) -> tuple[set[Place], set[Place]]:
     """Each rung at once, from all that ever arrive there: who has earned the next one, and who has not."""
     earned: set[Place] = set()
     lost: set[Place] = set()
-    coming = set(scripts)
+    coming, unranked = set(scripts), set[str]()
     for number, rung in enumerate(RUNGS):
         arrive = {name for name in coming if scripts[name].leaves_before != number}
+        unranked = {name for name in unranked if scripts[name].leaves_before != number}
         ranks = {name: scripts[name].errors[number] for name in arrive}
         good = sorted((error, name) for name, error in ranks.items() if error is not None and math.isfinite(error))
         best = {name for _, name in good[: max(1, len(arrive) // eta)]}
         earned |= {(rung, name) for name in best}
-        lost |= {(rung, name) for name in arrive - best}
-        coming = {name for name in arrive if name in best or scripts[name].audited}
-        coming = {name for name in coming if not scripts[name].is_fatal(number)}
+        lost |= {(rung, name) for name in (arrive - best) | unranked}
+        unranked = {name for name in (arrive - best) | unranked if scripts[name].audited}
+        unranked = {name for name in unranked if not scripts[name].is_fatal(number)}
+        coming = best
     return earned, lost
 
 
 def test_synchronous_rungs_by_hand():
     # Six trials, eta 3: two go on; of two, none of a third, so one.
     errors = {"a": (6, 2), "b": (5, 1), "c": (4, 9), "d": (3, 3), "e": (2, 2), "f": (1, 4)}
-    rule = Synchronous(3, {"c": Cohort((1, 4), dict.fromkeys(errors, False))})
+    rule = Synchronous(3, {"c": Cohort((1, 4), errors)})
     for name in "abcde":
         assert rule.arrive("c", 1, name, errors[name][0]) == Judgement(None)
     last = rule.arrive("c", 1, "f", 1)
@@ -268,28 +271,36 @@ def test_synchronous_rungs_by_hand():
 
 
 def test_of_a_tie_the_first_by_name_goes_on():
-    rule = Synchronous(2, {"c": Cohort((1,), {"a": False, "b": False})})
+    rule = Synchronous(2, {"c": Cohort((1,), "ab")})
     rule.arrive("c", 1, "b", 10)
     assert rule.arrive("c", 1, "a", 10).earned == ((1, "a"),)
 
 
-def test_an_audited_trial_does_not_wait_and_is_awaited_at_each_rung():
-    rule = Synchronous(2, {"c": Cohort((1, 4), {"a": False, "b": False, "audited": True})})
-    assert rule.arrive("c", 1, "audited", 50).would_stop is None  # its scheduler lets it go on all the same
-    assert rule.arrive("c", 4, "audited", 50) == Judgement(None)
+def test_nobody_waits_for_an_exempt_trial_that_has_lost_its_place():
+    rule = Synchronous(2, {"c": Cohort((1, 4), ("a", "b", "exempt"))})
+    assert rule.arrive("c", 1, "exempt", 50).would_stop is None  # its scheduler lets it go on all the same
+    assert rule.arrive("c", 4, "exempt", 5) == Judgement(None)
     assert rule.arrive("c", 1, "a", 10) == Judgement(None)
-    assert rule.arrive("c", 1, "b", 20).earned == ((1, "a"),)
-    assert rule.arrive("c", 4, "a", 10) == Judgement(False, earned=((4, "a"),), lost=((4, "audited"),))
+    assert rule.arrive("c", 1, "b", 20) == Judgement(True, earned=((1, "a"),), lost=((1, "b"), (1, "exempt")))
+    assert rule.arrive("c", 4, "a", 10) == Judgement(False, earned=((4, "a"),), lost=((4, "exempt"),))
 
-    rule = Synchronous(2, {"c": Cohort((1, 4), {"a": False, "b": False, "audited": True})})
-    for name in ("a", "b", "audited"):
-        rule.arrive("c", 1, name, 10)
-    assert rule.arrive("c", 4, "a", 10) == Judgement(None)
-    assert rule.leave("c", "audited").earned == ((4, "a"),)
+    rule = Synchronous(2, {"c": Cohort((1, 4), ("a", "b", "exempt"))})
+    for name, error in (("a", 10), ("b", 20), ("exempt", 50)):
+        rule.arrive("c", 1, name, error)
+    assert rule.arrive("c", 4, "a", 10) == Judgement(False, earned=((4, "a"),))
+    assert rule.arrive("c", 4, "exempt", 5) == Judgement(True, lost=((4, "exempt"),))
+
+
+def test_an_exempt_trial_that_has_earned_its_place_is_awaited():
+    rule = Synchronous(2, {"c": Cohort((1, 4), ("a", "b", "c", "exempt"))})
+    for name, error in (("exempt", 10), ("a", 15), ("b", 20), ("c", 30)):
+        rule.arrive("c", 1, name, error)
+    assert rule.arrive("c", 4, "a", 15) == Judgement(None)
+    assert rule.arrive("c", 4, "exempt", 10).earned == ((4, "exempt"),)
 
 
 def test_one_departure_can_decide_several_rungs():
-    rule = Synchronous(2, {"c": Cohort((1, 4, 16), {"a": True, "b": False, "late": False})})
+    rule = Synchronous(2, {"c": Cohort((1, 4, 16), ("a", "b", "late"))})
     for rung in (1, 4, 16):
         assert rule.arrive("c", rung, "a", 10) == Judgement(None)
     assert rule.arrive("c", 1, "b", 20) == Judgement(None)
@@ -299,13 +310,13 @@ def test_one_departure_can_decide_several_rungs():
 
 
 def test_a_cohort_that_all_have_left_is_decided_and_others_are_not_touched():
-    rule = Synchronous(2, {"gone": Cohort((1, 4), {"a": False, "b": False}), "c": Cohort((1, 4), {"d": False})})
+    rule = Synchronous(2, {"gone": Cohort((1, 4), "ab"), "c": Cohort((1, 4), "d")})
     assert rule.leave("gone", "a") == rule.leave("gone", "b") == Judgement(None)
     assert rule.arrive("c", 1, "d", 50).earned == ((1, "d"),)
 
 
 def test_each_cohort_has_rungs_of_its_own():
-    rule = Synchronous(2, {"small": Cohort((1, 2), {"a": False, "b": False}), "large": Cohort((4,), {"c": False})})
+    rule = Synchronous(2, {"small": Cohort((1, 2), "ab"), "large": Cohort((4,), "c")})
     assert rule.arrive("large", 4, "c", 50).earned == ((4, "c"),)
     assert rule.arrive("small", 1, "a", 20) == Judgement(None)
     assert rule.arrive("small", 1, "b", 10).earned == ((1, "b"),)
@@ -322,6 +333,38 @@ def test_synchronous_decides_the_same_in_any_order(seed, order, eta, num):
     walk = Walk(synchronous(scripts, eta), scripts, random.Random(order)).to_the_end()
     assert walk.waiting == set(), "a rung stays undecided"
     assert (walk.earned, walk.lost) == halved(scripts, eta)
+
+
+# -- the lottery -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["asha", "asha_promotion", "synchronous"])
+@given(seed=numbers, eta=st.integers(2, 4), num=st.integers(1, 20))
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_the_lottery_changes_nothing_for_the_others(method, seed, eta, num):
+    scripts = random_scripts(random.Random(seed), num, audited=0.4)
+    with_nobody_exempt = {name: replace(script, audited=False) for name, script in scripts.items()}
+    found = one_after_another(rule_of(method, eta, cohorts(scripts)), scripts)
+    assert found == one_after_another(rule_of(method, eta, cohorts(scripts)), with_nobody_exempt)
+
+
+def one_after_another(rule: Rule, scripts: Scripts) -> set[Place]:
+    """The places that are earned where each trial goes as far as it may before the next one begins."""
+    earned: set[Place] = set()
+    for newcomer in scripts:
+        ready = [(newcomer, 0)]
+        while ready:
+            name, number = ready.pop()
+            if number == len(RUNGS):
+                continue
+            judgement = rule.arrive("c", RUNGS[number], name, scripts[name].errors[number])
+            own = {(RUNGS[number], name)} if judgement.would_stop is False else set()
+            earned |= own | {*judgement.earned}
+            if own or scripts[name].audited:
+                ready.append((name, number + 1))
+            others = [place for place in judgement.earned if place not in own and not scripts[place[1]].audited]
+            ready += [(other, RUNGS.index(rung) + 1) for rung, other in others]
+    return earned
 
 
 # -- a fresh rule after a restart ------------------------------------------------------------------------------------
@@ -351,6 +394,6 @@ def test_replay_brings_a_fresh_rule_to_the_same_state(method, seed, eta, share):
             arrivals.append(event[1:])
         elif event[0] == "close":
             closed_after.append(len(arrivals))
-    replay(fresh, arrivals, closed_after, [event[1:] for event in walk.events[:cut] if event[0] == "leave"])
+    asha.replay(fresh, arrivals, closed_after, [event[1:] for event in walk.events[:cut] if event[0] == "leave"])
     for event in [*walk.events[cut:], ("close",)]:
         assert apply(fresh, event) == apply(live, event)

@@ -125,8 +125,8 @@ class MadeUpSweep:
         trials = self.journal.trials()
         cohorts: dict[str, Cohort] = {}
         for row in trials:
-            cohort = cohorts.setdefault(row["cohort"], Cohort(_rungs(self._stopping[row["scale"]]), {}))
-            cohort.members[row["trial_id"]] = bool(row["audited"])
+            cohort = cohorts.setdefault(row["cohort"], Cohort(_rungs(self._stopping[row["scale"]]), set()))
+            cohort.members.add(row["trial_id"])
         self._rule = rule_of(stopping["method"], stopping["reduction_factor"], cohorts)
         replay(
             self._rule,

@@ -1,6 +1,6 @@
 """Schedulers to compare: the sweep's own three modes and others', all as rules that `replay.play` can ask.
 
-In: a `Design` (scheduler and its numbers), whom each trial belongs with, who is exempt. Out: a `Schedule`: the rule,
+In: a `Design` (scheduler and its numbers), whom each trial belongs with. Out: a `Schedule`: the rule,
 and for each trial its cohort and that cohort's rungs.
 
 * "asha", "asha_promotion": the rules of asha.py; "successive_halving": its `Synchronous` one.
@@ -116,31 +116,31 @@ class Schedule:
     rungs: dict[str, tuple[int, ...]]
 
 
-def schedule(design: Design, spaces: Sequence[str], audited: Sequence[bool]) -> Schedule:
-    """`spaces`: whom each trial is ranked with; `audited`: whether the lottery exempts it."""
+def schedule(design: Design, spaces: Sequence[str]) -> Schedule:
+    """`spaces`: whom each trial is ranked with."""
     rungs, eta = design.rungs, design.reduction_factor
     if design.scheduler == "hyperband":
-        return _hyperband(rungs, eta, spaces, audited)
+        return _hyperband(rungs, eta, spaces)
     if design.scheduler == "median":
         rule: Rule = Median(design.grace_epochs)
     elif design.scheduler == "successive_halving":
-        rule = Synchronous(eta, {name: Cohort(rungs, known) for name, known in _members(spaces, audited).items()})
+        rule = Synchronous(eta, {name: Cohort(rungs, known) for name, known in _members(spaces).items()})
     else:
         rule = rule_of(METHODS.get(design.scheduler, "none"), eta, {})
     return Schedule(rule, list(spaces), dict.fromkeys(spaces, rungs))
 
 
-def _members(cohorts: Sequence[str], audited: Sequence[bool]) -> dict[str, dict[str, bool]]:
-    members: dict[str, dict[str, bool]] = {}
-    for name, cohort, exempt in zip(names(len(cohorts)), cohorts, audited):
-        members.setdefault(cohort, {})[name] = exempt
+def _members(cohorts: Sequence[str]) -> dict[str, list[str]]:
+    members: dict[str, list[str]] = {}
+    for name, cohort in zip(names(len(cohorts)), cohorts):
+        members.setdefault(cohort, []).append(name)
     return members
 
 
 # -- Hyperband -----------------------------------------------------------------------------------------------------
 
 
-def _hyperband(rungs: tuple[int, ...], eta: int, spaces: Sequence[str], audited: Sequence[bool]) -> Schedule:
+def _hyperband(rungs: tuple[int, ...], eta: int, spaces: Sequence[str]) -> Schedule:
     cohorts = [""] * len(spaces)
     for space in dict.fromkeys(spaces):
         own = [trial for trial, of_space in enumerate(spaces) if of_space == space]
@@ -148,7 +148,7 @@ def _hyperband(rungs: tuple[int, ...], eta: int, spaces: Sequence[str], audited:
         for trial, number in zip(own, numbers):
             cohorts[trial] = f"{space}/{number}"
     rungs_of = {cohort: rungs[int(cohort.rpartition("/")[2]) :] for cohort in dict.fromkeys(cohorts)}
-    members = _members(cohorts, audited)
+    members = _members(cohorts)
     rule = Synchronous(eta, {cohort: Cohort(own, members[cohort]) for cohort, own in rungs_of.items()})
     return Schedule(rule, cohorts, rungs_of)
 
@@ -186,9 +186,10 @@ class Median:
     pauses = False
     _averages: dict[tuple[str, int], list[float]] = field(default_factory=dict)
     _so_far: dict[str, tuple[float, float]] = field(default_factory=dict)  # best, sum
+    _lost: set[str] = field(default_factory=set)
 
     def arrive(self, cohort: str, rung_epochs: int, trial_id: str, error_pct: float | None) -> Judgement:
-        if error_pct is None:
+        if error_pct is None or trial_id in self._lost:
             return Judgement(True)
         best, total = self._so_far.get(trial_id, (math.inf, 0.0))
         best, total = min(best, error_pct), total + error_pct
@@ -198,7 +199,10 @@ class Median:
             lower_quantile(others, 2) if len(others) >= _LEAST_OTHERS and rung_epochs >= self.grace_epochs else None
         )
         insort(others, total / rung_epochs)
-        return Judgement(cutoff is not None and best > cutoff, cutoff)
+        would_stop = cutoff is not None and best > cutoff
+        if would_stop:
+            self._lost.add(trial_id)
+        return Judgement(would_stop, cutoff)
 
     def leave(self, cohort: str, trial_id: str) -> Judgement:
         return Judgement(None)

@@ -231,7 +231,7 @@ def _course(work: _Work, design: Design, draw: _Draw) -> Course:
     spaces = [pool.space for pool in work.pools for _ in range(num)]
     chosen = [(pool, networks[:num]) for pool, networks in zip(work.pools, draw.networks)]
     audited = (draw.lottery[:, :num].ravel() < design.audit_fraction).tolist()
-    plan = schedule(design, spaces, audited)
+    plan = schedule(design, spaces)
     trials = Trials(
         max_epochs=design.max_epochs,
         cohorts=plan.cohorts,

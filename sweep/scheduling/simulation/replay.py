@@ -6,7 +6,7 @@ a rule. Out: how far each trial trained, where the rule would have stopped it, a
 It does what the conductor does, without journal, faults and waiting for a poll. A worker that is free takes the trial
 that has earned its place at the highest rung (ties: the earliest in the order), else the next new one, else it waits
 for a place to be earned. A trial whose place is earned as it arrives stays with its worker. What is exempt never stops
-or waits, but arrives at each rung and is ranked there. When nothing is left to train, the places of those that wait
+or waits, but arrives at each rung. When nothing is left to train, the places of those that wait
 are lost. A trial that diverges arrives at the next rung as the worst, and leaves.
 
 Nothing happens between two rungs, so a trial jumps from one to the next: the work is that of the arrivals alone. Of

@@ -339,7 +339,9 @@ def _verdict(
     contrast, difference, confidence = comparison.contrast, comparison.difference, terms.confidence
     mean_without, mean_with = comparison.means_pct
     effect = comparison.effect_pct
-    low, high = difference.interval(evidence.confidence) if difference and evidence.confidence else (None, None)
+    low, high = (
+        _possible(*difference.interval(evidence.confidence)) if difference and evidence.confidence else (None,) * 2
+    )
     decision = _decide(effect, p_holm, p_equivalence_holm, significance(confidence))
     missing = (
         trials_to_decide(
@@ -372,8 +374,9 @@ def _verdict(
         mean_with_pct=mean_with,
         effect_pct=effect,
         standard_error_pct=difference.standard_error if difference else None,
-        ci_low_pct=low,
-        ci_high_pct=high,
+        # Errors lie between 0 and 100 %, so whatever few networks leave open, their difference lies within 100 points.
+        ci_low_pct=None if low is None else max(low, -100.0),
+        ci_high_pct=None if high is None else min(high, 100.0),
         confidence=confidence,
         p_value=evidence.p_different if can_say else None,
         p_holm=p_holm if can_say else None,

@@ -21,7 +21,7 @@ def design_of(scheduler, **numbers):
 
 def play_design(design, errors, audited=None, spaces=None, num_workers=4):
     audited = [False] * len(errors) if audited is None else audited
-    plan = schedule(design, spaces or ["s"] * len(errors), audited)
+    plan = schedule(design, spaces or ["s"] * len(errors))
     trials = of_curves(
         np.array(errors, dtype=float),
         cohorts=plan.cohorts,

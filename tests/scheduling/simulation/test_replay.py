@@ -88,7 +88,7 @@ def test_who_diverges_arrives_at_the_next_rung_as_the_worst_and_its_fate_is_know
 
 def test_synchronous_halving_does_not_wait_for_who_diverged():
     nan = math.nan
-    cohorts = {"c": Cohort((1, 2), {"0": False, "1": False, "2": False})}
+    cohorts = {"c": Cohort((1, 2), ["0", "1", "2"])}
     curves = [[1, nan, nan, nan], [2, 2, 2, 2], [3, 3, 3, 3]]
     course = play(Synchronous(2, cohorts), trials_of(curves), [0, 1, 2], num_workers=3)
     assert course.epochs.tolist() == [2, 1, 1]  # it was the one of three to go on, and nobody takes its place
