@@ -339,9 +339,7 @@ def _verdict(
     contrast, difference, confidence = comparison.contrast, comparison.difference, terms.confidence
     mean_without, mean_with = comparison.means_pct
     effect = comparison.effect_pct
-    low, high = (
-        _possible(*difference.interval(evidence.confidence)) if difference and evidence.confidence else (None,) * 2
-    )
+    low, high = difference.interval(evidence.confidence) if difference and evidence.confidence else (None, None)
     decision = _decide(effect, p_holm, p_equivalence_holm, significance(confidence))
     missing = (
         trials_to_decide(
