@@ -135,7 +135,8 @@ def _complaints(journal: JournalRows, row: Row, expected: Expected) -> list[str]
         )
     if not _same_cutoff(row["cutoff_pct"], verdict):
         found.append(f"the cutoff was {row['cutoff_pct']}, and the rule's is {verdict.cutoff_pct}")
-    if verdict.would_stop is None and _is_over(journal):
+    was_gone = journal.trial_of.get(row["trial_id"], row).get("outcome") in ("cancelled", "failed")
+    if verdict.would_stop is None and _is_over(journal) and not was_gone:
         found.append("all trials have ended, and whether the rule would have stopped it was left open")
     return found
 
@@ -180,7 +181,8 @@ def _is_between(journal: JournalRows, arrival: int, moment_ms: int, *, at_once: 
 
 
 def _check_closings(journal: JournalRows, check: Check) -> None:
-    """Those that wait are stopped only when nothing is left to train: who trained before a closing has ended by it."""
+    """Those that wait are stopped only when nothing is left to train: who trained before a closing has ended by it, and
+    who waited ends with it."""
     for row in journal.closings:
         after, closed_at_ms = row["after_arrival"], row["closed_at_ms"]
         check.ask(
@@ -202,3 +204,10 @@ def _check_closings(journal: JournalRows, check: Check) -> None:
             journal.is_recovered or not early,
             f"the rungs were closed after arrival {after}, while {some(early)} trained",
         )
+    moments = {row["closed_at_ms"] for row in journal.closings}
+    if journal.stopping["method"] == "asha_promotion" and not journal.is_recovered:
+        for trial in (trial for trial in journal.trials if trial["outcome"] == "stopped"):
+            check.require(
+                trial["ended_at_ms"] in moments,
+                f"{trial['trial_id']}: was stopped at {trial['ended_at_ms']} ms, when no rungs were closed",
+            )

@@ -22,6 +22,7 @@ from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 
@@ -116,48 +117,43 @@ def near(a: float, b: float) -> bool:
 
 
 def _promotion(journal: JournalRows) -> Expected:
-    expected = Expected()
+    eta, expected = journal.stopping["reduction_factor"], Expected()
     closed_after = {row["after_arrival"] for row in journal.closings}
+    places: dict[str, set[Place]] = defaultdict(set)  # of each trial, where it has arrived
+    counted: dict[tuple[str, int], list[Row]] = defaultdict(list)
+    waiting: list[Row] = []  # to count
     earned: dict[Place, int] = {}
     lost: set[Place] = set()
-    counted: list[Row] = []
-    waiting: list[Row] = []
-    lost_on_arrival: set[Place] = set()
+    too_late: set[Place] = set()
     for row in journal.decisions:
-        if any(trial_id == row["trial_id"] for trial_id, _ in lost):
-            lost_on_arrival.add(_place(row))
+        if places[row["trial_id"]] & lost:
+            too_late.add(_place(row))
         else:
             waiting.append(row)
-        while countable := [each for each in waiting if _rungs_before(journal, each) <= earned.keys()]:
-            waiting.remove(countable[0])
-            counted.append(countable[0])
-            for trial_id in _best_at(counted, countable[0], journal.stopping["reduction_factor"]):
-                if (trial_id, countable[0]["rung_epochs"]) not in lost:
-                    earned.setdefault((trial_id, countable[0]["rung_epochs"]), row["arrival"])
+        places[row["trial_id"]].add(_place(row))
+        while able := [each for each in waiting if _below(each, places) <= earned.keys()]:
+            waiting.remove(able[0])
+            here = counted[able[0]["cohort"], able[0]["rung_epochs"]]
+            here.append(able[0])
+            best = sorted(here, key=_rank)[: len(here) // eta]  # stable: ties in the order in which they counted
+            for place in (_place(each) for each in best if each["error_pct"] is not None):
+                if place not in lost:
+                    earned.setdefault(place, row["arrival"])
         if row["arrival"] in closed_after:
-            lost |= {_place(each) for each in counted + waiting} - earned.keys()
+            lost |= {_place(each) for each in (*chain(*counted.values()), *waiting)} - earned.keys()
             waiting = []
-    lost |= lost_on_arrival
     for row in journal.decisions:
-        place, is_last = _place(row), row["error_pct"] is None or _place(row) in lost_on_arrival
-        at_once = True if is_last else False if earned.get(place) == row["arrival"] else None
-        would_stop = False if place in earned else True if place in lost or is_last else None
+        place, is_over = _place(row), row["error_pct"] is None or _place(row) in too_late
+        at_once = True if is_over else False if earned.get(place) == row["arrival"] else None
+        would_stop = False if place in earned else True if place in lost or is_over else None
         expected.verdicts[place] = Verdict(would_stop, _done(row, at_once))
     expected.earned = {place: (arrival, arrival) for place, arrival in earned.items()}
     return expected
 
 
-def _rungs_before(journal: JournalRows, row: Row) -> set[Place]:
-    """The places that a trial must have earned to count at a rung."""
-    trial = journal.trial_of[row["trial_id"]]
-    return {(row["trial_id"], rung) for rung in journal.rungs_of(trial) if rung < row["rung_epochs"]}
-
-
-def _best_at(counted: list[Row], last: Row, eta: int) -> list[str]:
-    """Of those that count at the last one's rung the best n // eta; without those that have no error."""
-    here = [row for row in counted if (row["cohort"], row["rung_epochs"]) == (last["cohort"], last["rung_epochs"])]
-    ranked = sorted(here, key=_rank)  # stable: ties in the order in which they counted
-    return [row["trial_id"] for row in ranked[: len(here) // eta] if row["error_pct"] is not None]
+def _below(row: Row, places: dict[str, set[Place]]) -> set[Place]:
+    """The places at lower rungs, which a trial must have earned to count at this one."""
+    return {place for place in places[row["trial_id"]] if place[1] < row["rung_epochs"]}
 
 
 # -- synchronous -------------------------------------------------------------------------------------------------------

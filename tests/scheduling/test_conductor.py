@@ -207,15 +207,18 @@ def test_a_place_that_is_decided_while_its_epoch_is_trained_again_holds(begin, e
 
 def test_an_earned_place_goes_before_new_trials_and_the_top_rung_before_others(begin):
     driver = all_at_work(begin("asha_promotion", num=8))
-    for trial_id, error in ((T1, 10.0), (T2, 20.0), (T0, 90.0), (T3, 30.0)):
+    for trial_id, error in ((T1, 10.0), (T2, 20.0), (T0, 15.0), (T3, 30.0)):
         driver.epoch(trial_id, 1, error)
-    assert driver.next() == T1  # and T2 has earned the next rung too
+    newcomers = ["anynet_c-small-0004", "anynet_c-small-0005"]
+    assert [driver.next() for _ in range(3)] == [T1, *newcomers]
+    for newcomer in newcomers:
+        driver.epoch(newcomer, 1, 90.0)  # of six the best three: T2 has earned the next rung, too
     assert not driver.epoch(T1, 2, 10.0)
     assert driver.epoch(T0, 2, 90.0)  # the second to arrive there: T1 has earned its place
     assert [driver.next(), driver.next()] == [T1, T2]
-    assert driver.next() == "anynet_c-small-0004"
+    assert driver.next() == "anynet_c-small-0006"
     assert [(row["trial_id"], row["rung_epochs"], row["after_arrival"]) for row in driver.journal.promotions()] == [
-        (T1, 1, 2), (T2, 1, 4), (T1, 2, 6)
+        (T1, 1, 2), (T0, 1, 4), (T2, 1, 6), (T1, 2, 8)
     ]  # fmt: skip
 
 

@@ -60,9 +60,11 @@ def check_halving(run_dir, eta: int) -> None:
     for cohort, rung, trial_id, error, would_stop, *_ in arrivals(run_dir):
         rungs[cohort, rung][trial_id] = (math.inf if error is None else error, trial_id, would_stop)
     assert len(rungs) >= 4
-    for arrived in rungs.values():
-        ranked = sorted(entry for entry in arrived.values() if entry[0] < math.inf)
-        best = {trial_id for _, trial_id, _ in ranked[: max(1, len(arrived) // eta)]}
+    earned: dict[str, set[str]] = {}
+    for (cohort, _), arrived in sorted(rungs.items()):
+        able = {trial_id: entry for trial_id, entry in arrived.items() if trial_id in earned.get(cohort, arrived)}
+        ranked = sorted(entry for entry in able.values() if entry[0] < math.inf)
+        best = earned[cohort] = {trial_id for _, trial_id, _ in ranked[: max(1, len(able) // eta)]}
         assert {trial_id for trial_id, (_, _, stops) in arrived.items() if not stops} == best
 
 

@@ -239,7 +239,7 @@ def test_a_lost_journal_is_rebuilt_and_told_to_nobody_twice(
         monkeypatch.setattr("sweep.tracking.recall._RUNS_AT_ONCE", 3)
         monkeypatch.setattr("sweep.tracking.recall._one_by_one", lambda *_: pytest.fail("asked run by run"))
     lost = Lost(tmp_path / "run", at, experiment=through).begin(num=10, method=method)
-    lost.cancel(CANCELLED).train(20).deliver().train(40, seed=2).deliver()
+    lost.cancel(CANCELLED).train(20).deliver().train(40, seed=3).deliver()
     tables = lost.tables()
     meta = lost.meta()
     outcomes = outcomes | {"cancelled"}
@@ -602,7 +602,7 @@ def test_a_run_of_a_request_whose_answer_was_lost_is_left_out(lost, uri, sql):
 
 
 def test_a_run_deleted_by_hand_is_trained_again_in_a_new_run(lost, uri, sql):
-    lost.train(40).deliver()
+    lost.train(60).deliver()
     gone = next(row for row in lost.table("trials") if row["outcome"] == "stopped")
     decisions, parent = lost.table("decisions"), lost.parent()
     connect(uri).delete_run(gone["run_id"])
