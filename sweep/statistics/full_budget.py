@@ -18,8 +18,9 @@ probability sample: with inclusion probability π = 1 where the rule never wante
 
 The regression is a ridge on the error at the rung, hinges at its quartiles and its 90 % quantile (networks that have
 learnt nothing are apart from the rest), and the logarithm of the rung's epochs; with fewer than six audited networks it
-is their mean. Intervals of the mean: studentised bootstrap of both phases, the regression made anew in each resample. A
-closed form stands beside it (`means`): the spread of the n pseudo-errors. Quantiles: effects.py.
+is their mean, and their interval that of normal errors. Intervals of the mean else: studentised bootstrap of both
+phases, the regression made anew in each resample. A closed form stands beside it (`means`): the spread of the n
+pseudo-errors. Quantiles: effects.py.
 
 `bounds` tells what can be said with no lottery at all (Manski 1989): the unknown errors lie between 0 and 100 %, or,
 if no network ends worse than it was when it was stopped, between 0 and that.
@@ -221,8 +222,10 @@ class FullBudget:
 
     def resample(self, size: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
         """Both phases anew: which networks were drawn and what the rule made of them (normal, for these are all n
-        networks), and which of those that it wanted to end were audited (with replacement). The model-assisted estimate
-        whatever the method: its weights are what the resamples are for."""
+        networks), and which of those that it wanted to end were audited (with replacement). Fewer than six are taken for
+        normal, too: resamples of so few repeat themselves, and would make intervals three times as wide, to hold the
+        mean of the reference curves in 98 % of sweeps of 4 x 20 networks, where these do in 94 %. The model-assisted
+        estimate whatever the method: its weights are what the resamples are for."""
         block = max(1, _BLOCK_VALUES // (self.num_audited * self._rows.shape[1]))
         parts = [self._resample(min(block, size - start), rng) for start in range(0, size, block)]
         means, squared_errors = zip(*parts)
@@ -230,11 +233,17 @@ class FullBudget:
 
     def _resample(self, size: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
         num, num_audited, share = self.num, self.num_audited, self.num_uncertain / self.num
-        counts = rng.multinomial(num_audited, np.full(num_audited, 1 / num_audited), size=size).astype(np.float64)
-        coefficients, residuals = self._refit(counts)
         rows, certain = self._drawn(size, rng)
-        residual_mean = (counts * residuals).sum(axis=1) / num_audited
-        residual_variance = (counts * (residuals - residual_mean[:, None]) ** 2).sum(axis=1) / (num_audited - 1)
+        if num_audited < _FEWEST_FOR_MODEL:
+            coefficients, residuals = self._refit(np.ones((1, num_audited)))
+            variance = residuals.var(ddof=1)
+            residual_mean = np.sqrt(variance / num_audited) * rng.standard_normal(size)
+            residual_variance = variance * rng.chisquare(num_audited - 1, size) / (num_audited - 1)
+        else:
+            counts = rng.multinomial(num_audited, np.full(num_audited, 1 / num_audited), size=size).astype(np.float64)
+            coefficients, residuals = self._refit(counts)
+            residual_mean = (counts * residuals).sum(axis=1) / num_audited
+            residual_variance = (counts * (residuals - residual_mean[:, None]) ** 2).sum(axis=1) / (num_audited - 1)
         mean = share * ((rows * coefficients).sum(axis=1) + residual_mean) + (1 - share) * certain
         return mean, self._first_phase_variance(
             coefficients, certain
