@@ -222,10 +222,10 @@ class FullBudget:
 
     def resample(self, size: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
         """Both phases anew: which networks were drawn and what the rule made of them (normal, for these are all n
-        networks), and which of those that it wanted to end were audited (with replacement). Fewer than six are taken for
-        normal, too: resamples of so few repeat themselves, and would make intervals three times as wide, to hold the
-        mean of the reference curves in 98 % of sweeps of 4 x 20 networks, where these do in 94 %. The model-assisted
-        estimate whatever the method: its weights are what the resamples are for."""
+        networks), and which of those that it wanted to end were audited (with replacement). Fewer than six are taken
+        for normal, too: resamples of so few repeat themselves, and would make intervals three times as wide, to hold
+        the mean of the reference curves in 98 % of sweeps of 4 x 20 networks, where these do in 94 %. The
+        model-assisted estimate whatever the method: its weights are what the resamples are for."""
         block = max(1, _BLOCK_VALUES // (self.num_audited * self._rows.shape[1]))
         parts = [self._resample(min(block, size - start), rng) for start in range(0, size, block)]
         means, squared_errors = zip(*parts)
