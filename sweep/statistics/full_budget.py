@@ -17,10 +17,10 @@ probability sample: with inclusion probability π = 1 where the rule never wante
   all questions: mean, EDF, quantiles.
 
 The regression is a ridge on the error at the rung, hinges at its quartiles and its 90 % quantile (networks that have
-learnt nothing are apart from the rest), and the logarithm of the rung's epochs; with fewer than six audited networks it
-is their mean, and their interval that of normal errors. Intervals of the mean else: studentised bootstrap of both
-phases, the regression made anew in each resample. A closed form stands beside it (`means`): the spread of the n
-pseudo-errors. Quantiles: effects.py.
+learnt nothing are apart from the rest), and the logarithm of the rung's epochs; its penalty leaves little of it where
+few were audited. Intervals of the mean: studentised bootstrap of both phases, the regression made anew in each
+resample; with fewer than six audited networks, of normal residuals. A closed form stands beside it (`means`): the
+spread of the n pseudo-errors. Quantiles: effects.py.
 
 `bounds` tells what can be said with no lottery at all (Manski 1989): the unknown errors lie between 0 and 100 %, or,
 if no network ends worse than it was when it was stopped, between 0 and that.
@@ -39,7 +39,7 @@ from sweep.statistics.samples import Complete, Sample, at_or_below
 Method = Literal["model_assisted", "hajek", "horvitz_thompson"]
 
 FEWEST_AUDITED = 2  # one has no variance
-_FEWEST_FOR_MODEL = 6
+_FEWEST_TO_RESAMPLE = 6
 _RIDGE = 10.0  # in networks: against a dozen audited the prediction is half the mean, against a hundred it is its own
 _HINGES = (0.25, 0.5, 0.75, 0.9)
 _TINY = 1e-9
@@ -197,7 +197,7 @@ class FullBudget:
         """(u, f): the regression's columns for the u networks that the rule wanted to end, the constant first."""
         uncertain = self.cohort.take(~self.cohort.is_certain)
         constant = np.ones((len(uncertain), 1))
-        if self.method != "model_assisted" or self.num_audited < _FEWEST_FOR_MODEL:
+        if self.method != "model_assisted":
             return constant
         error = uncertain.last_errors(until=uncertain.would_stop_at)
         error = np.where(np.isnan(error), np.nanmedian(error), error)
@@ -234,7 +234,7 @@ class FullBudget:
     def _resample(self, size: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
         num, num_audited, share = self.num, self.num_audited, self.num_uncertain / self.num
         rows, certain = self._drawn(size, rng)
-        if num_audited < _FEWEST_FOR_MODEL:
+        if num_audited < _FEWEST_TO_RESAMPLE:
             coefficients, residuals = self._refit(np.ones((1, num_audited)))
             variance = residuals.var(ddof=1)
             residual_mean = np.sqrt(variance / num_audited) * rng.standard_normal(size)
