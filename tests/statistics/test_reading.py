@@ -69,7 +69,7 @@ def test_what_ended_early_without_a_word_leaves_only_bounds():
 
 def test_audited_networks_stand_for_those_that_were_stopped():
     names = [f"t{i}" for i in range(8)]
-    curves = {name: [50.0 - i, 20.0 - i][: 1 + i % 2] for i, name in enumerate(names)}
+    curves = {name: [50.0, 20.0 - i][: 1 + i % 2] for i, name in enumerate(names)}
     made = table(
         curves,
         would_stop_at={name: 0 if i == 7 else 1 for i, name in enumerate(names)},
