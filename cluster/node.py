@@ -16,6 +16,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -391,14 +392,20 @@ def down() -> list[Node]:
 
 
 def stop(node: Node) -> None:
-    """End a node with all processes below it: by SIGTERM, by SIGKILL what is left after twenty seconds."""
+    """End a node with all processes below it: by SIGTERM, by SIGKILL what is left after twenty seconds.
+
+    It may be ending by itself at this moment, as a worker does that has lost its head.
+    """
     process = node.process
     if process is not None:
-        family = [process, *process.children(recursive=True)]
-        process.send_signal(signal.SIGTERM)
+        family = [process]
+        with suppress(psutil.NoSuchProcess):
+            family += process.children(recursive=True)
+            process.send_signal(signal.SIGTERM)
         _, alive = psutil.wait_procs(family, timeout=_STOP_TIMEOUT_S)
         for left in alive:
-            left.kill()
+            with suppress(psutil.NoSuchProcess):
+                left.kill()
         psutil.wait_procs(alive, timeout=5)
         for child in _STARTED:
             child.poll()

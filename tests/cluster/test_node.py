@@ -266,3 +266,20 @@ def test_a_note_of_another_host_is_kept_for_it(user):
     note = _note("192.0.2.77", os.getpid(), psutil.Process().create_time())
     assert node.nodes_here() == node.down() == []
     assert note.exists()
+
+
+def test_a_node_that_ends_by_itself_while_it_is_ended_is_no_error(user):
+    """A worker that has lost its head ends at any moment: here just before it is told to."""
+
+    class Ending(psutil.Process):
+        def send_signal(self, sig):
+            process.kill()
+            process.wait()
+            super().send_signal(sig)
+
+    with subprocess.Popen(["sleep", "600"]) as process:
+        note = _note("127.0.0.1", process.pid, psutil.Process(process.pid).create_time())
+        user.setattr(psutil, "Process", Ending)
+        (ended,) = node.down()
+    assert ended.pid == process.pid
+    assert not note.exists()
