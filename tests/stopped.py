@@ -58,6 +58,6 @@ def bare(
         np.zeros(num, dtype=np.int64),
         nobody,
         nobody,
-        audit_fraction,
+        np.full(num, np.nan if audit_fraction is None else audit_fraction),
         {"flops": np.linspace(1e5, 2e5, num)},
     )

@@ -33,8 +33,9 @@ class Cohort:
     `epochs` (T,), rising; `errors` (n, T) in percent, NaN where a network was not trained so far, chance level from
     the epoch of its divergence on. `would_stop_at` (n,): the epochs of the first rung at which the rule wanted to end
     it, 0 for none. `diverged_at` (n,): in which epoch, 0 for never. `is_open` (n,): still to train; `is_cancelled`
-    (n,): ended by its user, or not begun because the sweep was decided. `audit_fraction`: the lottery's probability,
-    None where it is not known. `complexity`: flops, params, activations, each (n,), where known.
+    (n,): ended by its user, or not begun because the sweep was decided. `audit_fraction` (n,): with which probability
+    the lottery keeps it where the rule wants to end it, NaN where that is not known. `complexity`: flops, params,
+    activations, each (n,), where known.
     """
 
     space: str
@@ -46,7 +47,7 @@ class Cohort:
     diverged_at: Ints
     is_open: Bools
     is_cancelled: Bools
-    audit_fraction: float | None
+    audit_fraction: Floats
     complexity: Mapping[str, Floats]
 
     def __len__(self) -> int:
@@ -105,6 +106,7 @@ class Cohort:
             diverged_at=self.diverged_at[index],
             is_open=self.is_open[index],
             is_cancelled=self.is_cancelled[index],
+            audit_fraction=self.audit_fraction[index],
             complexity={name: values[index] for name, values in self.complexity.items()},
         )
 
@@ -148,7 +150,7 @@ def cohort_of(tables: Tables, *, scale: str, space: str) -> Cohort:
         diverged_at=diverged_at,
         is_open=np.array([row["outcome"] in _OPEN for row in trials], dtype=bool),
         is_cancelled=np.array([row["outcome"] == "cancelled" for row in trials], dtype=bool),
-        audit_fraction=1.0 if study.is_repeat(scale) else stopping.audit_fraction,
+        audit_fraction=np.full(len(trials), 1.0 if study.is_repeat(scale) else stopping.audit_fraction),
         complexity={
             name: np.array([row[name] for row in trials], dtype=np.float64)
             for name in ("flops", "params", "activations")

@@ -64,14 +64,15 @@ def full_budget(cohort: Cohort, method: Method = "model_assisted") -> Sample | N
     if ended.is_certain.all():
         return Complete(ended.final_errors)
     num_audited = int(np.count_nonzero(ended.is_finished & ~ended.is_certain))
-    if ended.audit_fraction == 0 or num_audited < _fewest_audited(method, ended.audit_fraction):
+    lottery = ended.audit_fraction[~ended.is_certain]
+    if (lottery == 0).any() or num_audited < _fewest_audited(method, is_stated=not np.isnan(lottery).any()):
         return None
     return FullBudget(ended, method)
 
 
-def _fewest_audited(method: Method, audit_fraction: float | None) -> int:
+def _fewest_audited(method: Method, *, is_stated: bool) -> int:
     """With a stated lottery Horvitz and Thompson's estimate is without bias only if it is told whatever was drawn."""
-    return 0 if method == "horvitz_thompson" and audit_fraction is not None else FEWEST_AUDITED
+    return 0 if method == "horvitz_thompson" and is_stated else FEWEST_AUDITED
 
 
 @dataclass(frozen=True)
@@ -96,10 +97,9 @@ class FullBudget:
         return len(self.values) - self._num_certain
 
     @cached_property
-    def probability(self) -> float:
-        """Of the lottery: as stated, else the share that it kept."""
-        stated = self.cohort.audit_fraction
-        return self.num_audited / self.num_uncertain if stated is None else stated
+    def probabilities(self) -> Floats:
+        """(a,): of the lottery to keep each that it kept; as stated, else the share that it kept of all."""
+        return lottery_of(self.cohort)[~self.cohort.is_certain][self._is_audited]
 
     @cached_property
     def values(self) -> Floats:
@@ -111,12 +111,12 @@ class FullBudget:
     def weights(self) -> Floats:
         """Of the known errors; they sum to 1. Those of the model can be negative."""
         if self.method != "model_assisted":
-            inverse = np.concatenate([np.ones(self._num_certain), np.full(self.num_audited, 1 / self.probability)])
+            inverse = np.concatenate([np.ones(self._num_certain), 1 / self.probabilities])
             return inverse / (inverse.sum() if self.method == "hajek" else self.num)
         of_audited = np.zeros(self.num_audited)
         left = self._rows[~self._is_audited].sum(axis=0)
         of_audited += left @ self._fit  # predictions of those that were stopped
-        scale = (1 / self.probability - 1) / (1 - self._leverage)
+        scale = (1 / self.probabilities - 1) / (1 - self._leverage)
         of_audited += 1 + scale - (scale @ self._rows[self._is_audited]) @ self._fit
         return np.concatenate([np.ones(self._num_certain), of_audited]) / self.num
 
@@ -137,7 +137,7 @@ class FullBudget:
         certain = self.values[: self._num_certain]
         first = self._first_phase_variance(coefficients, np.array([certain.mean() if len(certain) else 0.0]))[0]
         share = self.num_uncertain / self.num
-        return float(first / self.num + share**2 * residuals.var(axis=1, ddof=1)[0] / self.num_audited)
+        return float(first / self.num + share**2 * self._residual_mean(np.ones((1, self.num_audited)), residuals)[1][0])
 
     def means(self, of: Floats) -> tuple[Floats, Floats]:
         """See `Sample`; the squared errors are those of the closed form."""
@@ -152,7 +152,7 @@ class FullBudget:
         certain, audited = of[: self._num_certain], of[self._num_certain :]
         predicted = self._rows @ (self._fit @ audited)
         residual = (audited - predicted[self._is_audited]) / (1 - self._leverage)[:, None]
-        predicted[self._is_audited] = audited - residual + residual / self.probability
+        predicted[self._is_audited] = audited - residual + residual / self.probabilities[:, None]
         return np.concatenate([certain, predicted])
 
     def shares(self, grid: Floats) -> tuple[Floats, Floats]:
@@ -161,11 +161,10 @@ class FullBudget:
         larger."""
         below = at_or_below(self.values, grid)
         shares, squared_errors = self.means(below)
-        num = self.num_audited
-        num_below = below[self._num_certain :].sum(axis=0)
+        num, num_below = self.num_audited, below[self._num_certain :].sum(axis=0)
         spread = (num_below + 0.5) * (num - num_below + 0.5) / (num + 1) ** 2
         first_phase = np.clip(shares * (1 - shares), 0, None) / self.num
-        second_phase = (self.num_uncertain / self.num) ** 2 * (1 - self.probability) * spread / num
+        second_phase = (self.num_uncertain / self.num) ** 2 * (1 - num / self.num_uncertain) * spread / num
         is_thin = np.minimum(num_below, num - num_below) < _FEW
         return shares, np.where(is_thin, np.maximum(squared_errors, first_phase + second_phase), squared_errors)
 
@@ -235,19 +234,27 @@ class FullBudget:
         num, num_audited, share = self.num, self.num_audited, self.num_uncertain / self.num
         rows, certain = self._drawn(size, rng)
         if num_audited < _FEWEST_TO_RESAMPLE:
-            coefficients, residuals = self._refit(np.ones((1, num_audited)))
-            variance = residuals.var(ddof=1)
-            residual_mean = np.sqrt(variance / num_audited) * rng.standard_normal(size)
-            residual_variance = variance * rng.chisquare(num_audited - 1, size) / (num_audited - 1)
+            once = np.ones((1, num_audited))
+            coefficients, residuals = self._refit(once)
+            centre, squared_error = self._residual_mean(once, residuals)
+            residual_mean = centre + np.sqrt(squared_error) * rng.standard_normal(size)
+            residual_error = squared_error * rng.chisquare(num_audited - 1, size) / (num_audited - 1)
         else:
             counts = rng.multinomial(num_audited, np.full(num_audited, 1 / num_audited), size=size).astype(np.float64)
             coefficients, residuals = self._refit(counts)
-            residual_mean = (counts * residuals).sum(axis=1) / num_audited
-            residual_variance = (counts * (residuals - residual_mean[:, None]) ** 2).sum(axis=1) / (num_audited - 1)
+            residual_mean, residual_error = self._residual_mean(counts, residuals)
         mean = share * ((rows * coefficients).sum(axis=1) + residual_mean) + (1 - share) * certain
-        return mean, self._first_phase_variance(
-            coefficients, certain
-        ) / num + share**2 * residual_variance / num_audited
+        return mean, self._first_phase_variance(coefficients, certain) / num + share**2 * residual_error
+
+    def _residual_mean(self, counts: Floats, residuals: Floats) -> tuple[Floats, Floats]:
+        """(size,): mean of the residuals (size, a), each as often as it was drawn and by its inverse probability; and
+        its squared error."""
+        weights = counts / self.probabilities
+        weights /= weights.sum(axis=1, keepdims=True)
+        mean = (weights * residuals).sum(axis=1)
+        squares = np.divide(weights**2, counts, out=np.zeros_like(weights), where=counts > 0)
+        num = self.num_audited
+        return mean, num / (num - 1) * (squares * (residuals - mean[:, None]) ** 2).sum(axis=1)
 
     def _refit(self, counts: Floats) -> tuple[Floats, Floats]:
         """Coefficients (size, f), and residuals (size, a) of each audited network from a fit without its copies."""
@@ -295,13 +302,20 @@ def _penalty(num_columns: int) -> Floats:
     return np.diag([_TINY] + [_RIDGE] * (num_columns - 1))
 
 
+def lottery_of(cohort: Cohort) -> Floats:
+    """(n,): with which probability it keeps each network; where that is not stated for all, the share that it kept."""
+    uncertain = ~cohort.is_certain
+    stated = cohort.audit_fraction
+    if not np.isnan(stated[uncertain]).any():
+        return stated
+    num_audited, num_uncertain = np.count_nonzero(uncertain & cohort.is_finished), np.count_nonzero(uncertain)
+    return np.full(len(cohort), num_audited / num_uncertain if num_uncertain else 1.0)
+
+
 def inverse_inclusion(cohort: Cohort) -> Floats:
     """(n,): for how many networks each finished one stands; 1 where the lottery did not decide."""
-    uncertain = ~cohort.is_certain
-    num_audited = int(np.count_nonzero(uncertain & cohort.is_finished))
-    num_uncertain = int(np.count_nonzero(uncertain))
-    probability = cohort.audit_fraction or (num_audited / num_uncertain if num_audited else 1.0)
-    return np.where(uncertain, 1 / probability, 1.0)
+    decided = ~cohort.is_certain & cohort.is_finished
+    return 1 / np.where(decided, lottery_of(cohort), 1.0)
 
 
 @dataclass(frozen=True)

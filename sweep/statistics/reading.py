@@ -116,7 +116,6 @@ class _Curves:
     def cohort(self, space: str, scale: str, members: Ints, trial_ids: list[str], chance_error_pct: float) -> Cohort:
         place = np.full(len(trial_ids), -1, dtype=np.int64)
         place[members] = np.arange(len(members))
-        lottery = self._lottery[members]
         made = Cohort(
             space,
             scale,
@@ -134,7 +133,7 @@ class _Curves:
             diverged_at=self._diverged_at[members],
             is_open=np.zeros(len(members), dtype=bool),
             is_cancelled=np.zeros(len(members), dtype=bool),
-            audit_fraction=None if np.isnan(lottery).any() else float(lottery[0]),
+            audit_fraction=self._lottery[members],
             complexity={
                 name: values[members] for name, values in self._complexity.items() if (values[members] > 0).all()
             },

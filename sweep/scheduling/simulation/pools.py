@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from sweep.records import Journal, find_run, from_journal
 from sweep.records.journal import UNFINISHED
 from sweep.statistics.cohorts import Cohort, Ints, cohorts_of
+from sweep.statistics.full_budget import inverse_inclusion
 from sweep.statistics.reading import read_curves
 from sweep.statistics.rules.effects import quantile
 from sweep.statistics.samples import Complete, Floats
@@ -137,7 +138,7 @@ def pool_of(cohort: Cohort, epoch_s: Floats | None = None) -> Pool:
     complete = cohort.is_finished
     by_lottery = complete & ~cohort.is_certain
     stopped_early = bool((~complete).any())
-    if stopped_early and (not by_lottery.any() or not cohort.audit_fraction):
+    if stopped_early and not (by_lottery.any() and (cohort.audit_fraction[~cohort.is_certain] > 0).all()):
         raise ValueError(
             f"curves: of {cohort.space}, only survivors of early stopping are complete; a population to replay needs a "
             'sweep with stopping.audit_fraction above 0, or with method = "none"'
@@ -147,9 +148,7 @@ def pool_of(cohort: Cohort, epoch_s: Floats | None = None) -> Pool:
             f"curves: {int(complete.sum())} of {len(cohort)} of {cohort.space} are complete, and a replay needs "
             f'{LEAST_CURVES}; train more networks to the end (method = "none", or a higher audit_fraction)'
         )
-    weights = np.ones(len(cohort))
-    if stopped_early:
-        weights[by_lottery] = 1 / float(cohort.audit_fraction or 1)
+    weights = inverse_inclusion(cohort) if stopped_early else np.ones(len(cohort))
     if epoch_s is None:
         flops = cohort.complexity.get("flops")
         epoch_s = np.ones(len(cohort)) if flops is None else flops / flops[complete].mean()
@@ -161,7 +160,9 @@ def pool_of(cohort: Cohort, epoch_s: Floats | None = None) -> Pool:
 
 def _as_trained_fully(cohort: Cohort) -> Cohort:
     """Without what a rule said of it."""
-    return replace(cohort, would_stop_at=np.zeros(len(cohort), dtype=np.int64), audit_fraction=None)
+    return replace(
+        cohort, would_stop_at=np.zeros(len(cohort), dtype=np.int64), audit_fraction=np.full(len(cohort), np.nan)
+    )
 
 
 def shortened(cohort: Cohort, max_epochs: int) -> Cohort:

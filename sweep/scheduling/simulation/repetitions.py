@@ -292,7 +292,7 @@ def _stopped(drawn: Cohort, course: Course, own: slice, design: Design) -> Cohor
         drawn,
         errors=np.where(untrained, np.nan, drawn.errors),
         would_stop_at=course.would_stop_at[own],
-        audit_fraction=design.audit_fraction,
+        audit_fraction=np.full(len(drawn), design.audit_fraction),
     )
     return seen.take(epochs > 0)
 

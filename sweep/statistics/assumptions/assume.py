@@ -175,7 +175,9 @@ def _ended(cohort: Cohort) -> Cohort | None:
     if cohort.is_open.any():
         return None
     ended = cohort.take(~cohort.is_cancelled)
-    is_told = ended.is_certain.all() or (ended.audit_fraction != 0 and (ended.is_finished & ~ended.is_certain).any())
+    is_told = ended.is_certain.all() or bool(
+        (ended.audit_fraction[~ended.is_certain] != 0).all() and (ended.is_finished & ~ended.is_certain).any()
+    )
     return ended if len(ended) and is_told else None
 
 

@@ -28,7 +28,7 @@ def pool_of(space, ends) -> Pool:
         diverged_at=nothing,
         is_open=nothing > 0,
         is_cancelled=nothing > 0,
-        audit_fraction=None,
+        audit_fraction=np.full(num, np.nan),
         complexity={},
     )
     return Pool(cohort, np.full(num, 1 / num), np.ones(num))

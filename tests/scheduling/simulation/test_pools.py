@@ -41,13 +41,14 @@ def test_a_network_that_the_lottery_kept_stands_for_those_that_were_stopped():
     errors = cohort.errors.copy()
     errors[:30, -1] = 50.0  # the worst, and all alike, so that it does not matter which are kept
     errors[6:30, 3:] = np.nan
-    stopped = replace(cohort, errors=errors, would_stop_at=would_stop_at, audit_fraction=0.2)
+    stopped = replace(cohort, errors=errors, would_stop_at=would_stop_at, audit_fraction=np.full(len(cohort), 0.2))
     with pytest.raises(ValueError, match=f"16 of 40 of a are complete, and a replay needs {LEAST_CURVES}"):
         pool_of(stopped)
     both = replace(
         stopped,
         trial_ids=tuple(f"{part}-{name}" for part in "xy" for name in cohort.trial_ids),
         errors=np.tile(errors, (2, 1)),
+        audit_fraction=np.full(80, 0.2),
         would_stop_at=np.tile(would_stop_at, 2),
         diverged_at=np.zeros(80, dtype=np.int64),
         is_open=np.zeros(80, dtype=bool),
@@ -66,7 +67,9 @@ def test_survivors_are_no_population():
     [cohort] = cohorts({"a": 20.0}, num=40)
     errors = cohort.errors.copy()
     errors[:10, 3:] = np.nan
-    stopped = replace(cohort, errors=errors, would_stop_at=np.where(np.arange(40) < 10, 3, 0), audit_fraction=0.0)
+    stopped = replace(
+        cohort, errors=errors, would_stop_at=np.where(np.arange(40) < 10, 3, 0), audit_fraction=np.zeros(40)
+    )
     with pytest.raises(ValueError, match=r"only survivors of early stopping are complete; .*\.audit_fraction above 0"):
         pool_of(stopped)
 
