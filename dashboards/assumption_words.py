@@ -37,7 +37,7 @@ def lottery_text(estimates: Sequence[SpaceEstimate]) -> str:
     )
     return (
         f"Early stopping ended {ended:,} of {networks:,} networks before their full budget. Of the {wanted:,} that it "
-        f"wanted to end, a lottery kept {kept:,} whatever their error; these stand for the others, so that what is "
+        f"wanted to end, a lottery kept {kept:,}, drawn before they began; these stand for the others, so that what is "
         "told here is of all networks."
     )
 

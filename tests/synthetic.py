@@ -318,6 +318,7 @@ def _train(
         for epoch, error in enumerate(errors, start=1)
     ]
     row = {key: drawn[key] for key in TRIALS.names if key in drawn} | {
+        "among_worst": False,
         "outcome": ending if ending != "trained" else "stopped" if stops else "completed",
         "epochs_trained": num_epochs,
         "stopped_at_epoch": GRACE_EPOCHS if stops else None,

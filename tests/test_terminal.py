@@ -17,7 +17,7 @@ def run_dir(tmp_path):
     architecture = ZOO["regnetx_200mf"]
     trials = [
         TrialRow(f"regnet_x-small-{n:04d}", n, "regnet_x", "small", "regnet_x/small", n, architecture.id,
-                 architecture.to_json(), 1, 1, 1, n, False)
+                 architecture.to_json(), 1, 1, 1, n, False, False)
         for n in range(4)
     ]  # fmt: skip
     meta = {"study": {"name": "progress"}, "forecast": {"epochs_low": 8, "epochs_high": 12}}

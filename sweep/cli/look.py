@@ -243,9 +243,9 @@ def _stopping_line(study: "Study", cost: "Forecast") -> str:
     if len(set(rungs.values())) > 1:
         rungs = {name: f"{text} at scale {name}" for name, text in rungs.items()}
     goes_on = f"about 1 in {study.stopping.reduction_factor} goes on"
-    return (
-        f"{', '.join(dict.fromkeys(rungs.values()))}, {goes_on}, {study.stopping.audit_fraction:.0%} exempt by lottery"
-    )
+    of_others, of_worst = (study.stopping.lottery(among_worst=is_worst) for is_worst in (False, True))
+    worst = f", {of_worst:.0%} of the worst tenth" if of_worst > of_others else ""
+    return f"{', '.join(dict.fromkeys(rungs.values()))}, {goes_on}, {of_others:.0%} exempt by lottery{worst}"
 
 
 def _disk_line(disk: "Disk") -> str:

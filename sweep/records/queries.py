@@ -67,6 +67,16 @@ class Queries:
         """The last committed epoch of each trial that has any."""
         return dict(self._db.execute("SELECT trial_id, max(epoch) FROM epochs GROUP BY trial_id").fetchall())
 
+    def is_audited(self, trial_id: str) -> bool:
+        """Whether the lottery keeps the trial on: from the start, or since it was among the worst of a rung."""
+        return bool(
+            self._db.execute(
+                "SELECT 1 FROM trials WHERE trial_id = :trial AND audited UNION ALL "
+                "SELECT 1 FROM decisions WHERE trial_id = :trial AND audited",
+                {"trial": trial_id},
+            ).fetchone()
+        )
+
     def last_epoch(self, trial_id: str) -> int:
         """The last epoch that is committed, 0 for none."""
         return self._db.execute(

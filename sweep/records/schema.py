@@ -23,7 +23,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 PENDING, RUNNING, PAUSED = "pending", "running", "paused"
 COMPLETED, STOPPED, DIVERGED, FAILED, CANCELLED = "completed", "stopped", "diverged", "failed", "cancelled"
@@ -52,7 +52,7 @@ CREATE TABLE trials (
     space TEXT NOT NULL, scale TEXT NOT NULL, cohort TEXT NOT NULL, draw INTEGER NOT NULL,
     architecture_id TEXT NOT NULL, architecture TEXT NOT NULL,
     flops INTEGER NOT NULL, params INTEGER NOT NULL, activations INTEGER NOT NULL,
-    seed INTEGER NOT NULL, audited INTEGER NOT NULL,
+    seed INTEGER NOT NULL, audited INTEGER NOT NULL, audited_if_worst INTEGER NOT NULL,
     outcome TEXT NOT NULL DEFAULT 'pending',
     attempts INTEGER NOT NULL DEFAULT 0,
     user_failures INTEGER NOT NULL DEFAULT 0, machine_failures INTEGER NOT NULL DEFAULT 0,
@@ -74,7 +74,7 @@ CREATE INDEX undelivered_epochs ON epochs (trial_id) WHERE delivered = 0;
 CREATE TABLE decisions (
     arrival INTEGER PRIMARY KEY AUTOINCREMENT,
     trial_id TEXT NOT NULL REFERENCES trials, cohort TEXT NOT NULL, rung_epochs INTEGER NOT NULL,
-    error_pct REAL, cutoff_pct REAL, would_stop INTEGER, audited INTEGER NOT NULL,
+    error_pct REAL, cutoff_pct REAL, would_stop INTEGER, among_worst INTEGER NOT NULL, audited INTEGER NOT NULL,
     decision TEXT NOT NULL, decided_at_ms INTEGER NOT NULL,
     UNIQUE (trial_id, rung_epochs)
 );
@@ -102,7 +102,8 @@ INSERT INTO progress VALUES (1, 0, 0);
 
 @dataclass(frozen=True)
 class TrialRow:
-    """A trial as it is drawn, before anything starts. `seed` sets its initial weights and its batches."""
+    """A trial as it is drawn, before anything starts. `seed` sets its initial weights and its batches; `audited`: the
+    lottery exempts it from stopping, `audited_if_worst`: also, or only, where it is among the worst of a rung."""
 
     trial_id: str
     launch_order: int
@@ -117,6 +118,7 @@ class TrialRow:
     activations: int
     seed: int
     audited: bool
+    audited_if_worst: bool
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,8 @@ class EpochRow:
 class DecisionRow:
     """What the rule said of a trial at a rung and what was done; `error_pct` None ranks as the worst.
 
-    `would_stop` None: not known yet, the trial waits for its place.
+    `would_stop` None: not known yet, the trial waits for its place. `audited`: the lottery keeps it on, from the start
+    or since it was `among_worst` of a rung.
     """
 
     trial_id: str
@@ -152,6 +155,7 @@ class DecisionRow:
     error_pct: float | None
     cutoff_pct: float | None
     would_stop: bool | None
+    among_worst: bool
     audited: bool
     decision: str
 

@@ -20,14 +20,15 @@ from sweep.records.journal import PRIVATE_META, Journal, TrialRow
 from sweep.spaces.families import ANYNET
 from sweep.spaces.parts import Parts
 
-TABLES_VERSION = 2
+TABLES_VERSION = 3
 _METADATA_KEY = b"designspace_sweep"
 
 ARCHITECTURES = pa.schema(
     [
         ("trial_id", pa.string()), ("space", pa.string()), ("scale", pa.string()), ("cohort", pa.string()),
-        ("draw", pa.int32()), ("launch_order", pa.int32()), ("audited", pa.bool_()), ("seed", pa.int64()),
-        ("architecture_id", pa.string()), ("family", pa.string()), ("stem_width", pa.int32()), ("depth", pa.int32()),
+        ("draw", pa.int32()), ("launch_order", pa.int32()), ("audited", pa.bool_()),
+        ("audited_if_worst", pa.bool_()), ("seed", pa.int64()), ("architecture_id", pa.string()),
+        ("family", pa.string()), ("stem_width", pa.int32()), ("depth", pa.int32()),
         ("depths", pa.list_(pa.int32())), ("widths", pa.list_(pa.int32())),
         ("bottleneck_ratios", pa.list_(pa.float64())), ("group_widths", pa.list_(pa.int32())),
         ("block", pa.string()), ("kernel_size", pa.int32()), ("activation_order", pa.string()),
@@ -40,11 +41,11 @@ ARCHITECTURES = pa.schema(
 TRIALS = pa.schema(
     [
         ("trial_id", pa.string()), ("space", pa.string()), ("scale", pa.string()), ("cohort", pa.string()),
-        ("architecture_id", pa.string()), ("audited", pa.bool_()), ("outcome", pa.string()),
-        ("epochs_trained", pa.int32()), ("stopped_at_epoch", pa.int32()), ("would_stop_at_epoch", pa.int32()),
-        ("last_val_error_pct", pa.float64()), ("flops", pa.int64()), ("params", pa.int64()),
-        ("activations", pa.int64()), ("train_time_s", pa.float64()), ("eval_time_s", pa.float64()),
-        ("attempts", pa.int32()), ("failure", pa.string()), ("run_id", pa.string()),
+        ("architecture_id", pa.string()), ("audited", pa.bool_()), ("among_worst", pa.bool_()),
+        ("outcome", pa.string()), ("epochs_trained", pa.int32()), ("stopped_at_epoch", pa.int32()),
+        ("would_stop_at_epoch", pa.int32()), ("last_val_error_pct", pa.float64()), ("flops", pa.int64()),
+        ("params", pa.int64()), ("activations", pa.int64()), ("train_time_s", pa.float64()),
+        ("eval_time_s", pa.float64()), ("attempts", pa.int32()), ("failure", pa.string()), ("run_id", pa.string()),
     ]
 )  # fmt: skip
 EPOCHS = pa.schema(
@@ -104,7 +105,7 @@ def _architecture_row(trial: dict[str, Any]) -> dict[str, Any]:
     """What a kind of network lacks stays null; a hidden layer is a stage of one block, a transformer is one stage."""
     network = json.loads(trial["architecture"])
     family = network.get("family", ANYNET)
-    told = {"audited": bool(trial["audited"]), "family": family}
+    told = {name: bool(trial[name]) for name in ("audited", "audited_if_worst")} | {"family": family}
     if family != ANYNET:
         widths = network["widths"] if "widths" in network else [network["width"]]
         depths = [network.get("num_blocks", 1)] * len(widths)
@@ -125,13 +126,19 @@ def _trial_rows(trials: list[dict], epochs: list[dict], decisions: list[dict]) -
         train_time_s[row["trial_id"]] += row["train_time_s"]
         eval_time_s[row["trial_id"]] += row["eval_time_s"]
     would_stop: dict[str, int] = {}
+    audited, among_worst = set(), set()
     for row in decisions:
         if row["would_stop"]:
             would_stop.setdefault(row["trial_id"], row["rung_epochs"])
+        if row["audited"]:
+            audited.add(row["trial_id"])
+        if row["among_worst"]:
+            among_worst.add(row["trial_id"])
     return [
         trial
         | {
-            "audited": bool(trial["audited"]),
+            "audited": bool(trial["audited"]) or trial_id in audited,
+            "among_worst": trial_id in among_worst,
             "epochs_trained": last[trial_id]["epoch"] if trial_id in last else 0,
             "stopped_at_epoch": last[trial_id]["epoch"] if trial["outcome"] == "stopped" else None,
             "would_stop_at_epoch": would_stop.get(trial_id),

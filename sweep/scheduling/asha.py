@@ -32,6 +32,9 @@ from typing import NamedTuple, Protocol
 
 CONTINUE, STOP, PAUSE = "continue", "stop", "pause"
 
+WORST = 10
+"""The worst of so many are `among_worst`."""
+
 Place = tuple[int, str]
 """A rung in epochs, and a trial's id."""
 
@@ -44,11 +47,13 @@ class Judgement:
     """What an arrival led to.
 
     `would_stop` of the trial that arrived, None while it waits; `cutoff_pct` is the error above which it stops, where
-    the rule has one. `earned` and `lost`: places decided by this arrival, its own or others'.
+    the rule has one; `among_worst`: whether it stops as one of the worst tenth that have arrived there so far, itself
+    included, ties as the last of them. `earned` and `lost`: places decided by this arrival, its own or others'.
     """
 
     would_stop: bool | None
     cutoff_pct: float | None = None
+    among_worst: bool = False
     earned: tuple[Place, ...] = ()
     lost: tuple[Place, ...] = ()
 
@@ -109,8 +114,9 @@ class Asha:
         would_stop = math.isinf(error) or (cutoff is not None and error > cutoff)
         if would_stop:
             self._lost.add(trial_id)
+        num_no_better = 1 + len(earlier) - bisect_left(earlier, error)
         insort(earlier, error)
-        return Judgement(would_stop, cutoff)
+        return Judgement(would_stop, cutoff, among_worst=would_stop and WORST * num_no_better <= len(earlier))
 
     def leave(self, cohort: str, trial_id: str) -> Judgement:
         return Judgement(None)

@@ -75,6 +75,7 @@ class _Live:
     stretch: Stretch
     cohort: str
     audited: bool
+    audited_if_worst: bool
     last_epoch: int
     heard_s: float
     where: dict[str, Any] = field(default_factory=dict)
@@ -165,7 +166,12 @@ class Conductor:
             known=self._journal.checkpoints(trial_id),
         )
         self._live[trial_id] = _Live(
-            stretch, row["cohort"], bool(row["audited"]), stretch.last_epoch, heard_s=self._clock()
+            stretch,
+            row["cohort"],
+            audited=self._journal.is_audited(trial_id),
+            audited_if_worst=bool(row["audited_if_worst"]),
+            last_epoch=stretch.last_epoch,
+            heard_s=self._clock(),
         )
         return stretch
 
@@ -316,6 +322,7 @@ class Conductor:
         elif rung is not None:
             error_pct = None if result["diverged"] else result["val_error_pct"]
             judgement = self._rule.arrive(live.cohort, rung, trial_id, error_pct)
+            live.audited = live.audited or (judgement.among_worst and live.audited_if_worst)
             action = self._action(live, judgement.would_stop)
             decision = DecisionRow(
                 trial_id=trial_id,
@@ -324,6 +331,7 @@ class Conductor:
                 error_pct=error_pct,
                 cutoff_pct=judgement.cutoff_pct,
                 would_stop=judgement.would_stop,
+                among_worst=judgement.among_worst,
                 audited=live.audited,
                 decision=action,
             )

@@ -148,7 +148,7 @@ def _study_of(journal: Journal) -> Study:
 
 def _row(trial: sqlite3.Row) -> TrialRow:
     values = {field.name: trial[field.name] for field in fields(TrialRow)}
-    return TrialRow(**values | {"audited": bool(values["audited"])})
+    return TrialRow(**values | {name: bool(values[name]) for name in ("audited", "audited_if_worst")})
 
 
 def _state(journal: Journal) -> str:

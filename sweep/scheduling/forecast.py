@@ -204,6 +204,7 @@ def _sample(
 def _play_of(stopping: Stopping, trials: Sequence[TrialRow]) -> Play:
     names, numbers = np.unique([trial.cohort for trial in trials], return_inverse=True)
     cohorts, audited = names.tolist(), np.array([trial.audited for trial in trials], dtype=bool)
+    audited_if_worst = np.array([trial.audited_if_worst for trial in trials], dtype=bool)
 
     def arrivals(playing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         merits, order = rng.random(len(playing)), rng.permutation(len(playing)).tolist()
@@ -215,6 +216,7 @@ def _play_of(stopping: Stopping, trials: Sequence[TrialRow]) -> Play:
             errors_pct=dict.fromkeys(stopping.rungs, merits),
             diverged_at=np.zeros(len(playing), dtype=np.int64),
             audited=audited[playing].tolist(),
+            audited_if_worst=audited_if_worst[playing].tolist(),
             epoch_s=np.ones(len(playing)),
         )
         return play(rule, trials, order).epochs

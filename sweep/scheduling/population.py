@@ -86,8 +86,8 @@ def _to_scale(study: Study, space: str, scale: Scale, originals: set[int], there
     missing = sorted(originals - there)
     if not scale.trials_per_space:
         return missing
-    is_exempt = _lottery(study, scale.of)
-    missing.sort(key=lambda draw: not is_exempt(trial_id_of(space, scale.of, draw)))
+    lottery = _lottery(study, scale.of)
+    missing.sort(key=lambda draw: not lottery(trial_id_of(space, scale.of, draw))[0])
     return sorted(missing[: max(0, scale.trials_per_space - len(there))])
 
 
@@ -95,12 +95,19 @@ def trial_id_of(space: str, scale: str, draw: int) -> str:
     return f"{space}-{scale}-{draw:04d}"
 
 
-def _lottery(study: Study, scale: str) -> Callable[[str], bool]:
-    """From a trial's id to whether it is exempt from stopping, drawn once, before the trial starts. So a known fraction
-    of those that the rule would stop is seen to the end (DESIGN 4.1b). Of a repeat, all are."""
+def _lottery(study: Study, scale: str) -> Callable[[str], tuple[bool, bool]]:
+    """From a trial's id to whether it is exempt from stopping, and whether it is if it is among the worst of its rung;
+    drawn once, before the trial starts. So a known fraction of those that the rule would stop is seen to the end
+    (DESIGN 4.1b). Of a repeat, all are."""
     if study.is_repeat(scale):
-        return lambda trial_id: True
-    return lambda trial_id: draw_share(study.seed, "audit", trial_id) < study.stopping.audit_fraction
+        return lambda trial_id: (True, True)
+    stopping = study.stopping
+
+    def exempt(trial_id: str) -> tuple[bool, bool]:
+        ticket = draw_share(study.seed, "audit", trial_id)
+        return ticket < stopping.lottery(among_worst=False), ticket < stopping.lottery(among_worst=True)
+
+    return exempt
 
 
 def draw_members(
@@ -161,11 +168,12 @@ def _draws(members: Members, population: Population) -> Draws:
 def _trials(
     study: Study, members: Members, population: Population, launch_orders: Sequence[int], wave: int
 ) -> Iterator[TrialRow]:
-    is_exempt = _lottery(study, members.scale.name)
+    lottery = _lottery(study, members.scale.name)
     networks = _scaled(study, members, population) if members.scale.of else _drawn(members, population)
     for draw, launch_order, (network, cost) in zip(members.draws, launch_orders, networks, strict=True):
         trial_id = trial_id_of(members.space, members.scale.name, draw)
         content = network.to_json()
+        audited, audited_if_worst = lottery(trial_id)
         yield TrialRow(
             trial_id=trial_id,
             launch_order=launch_order,
@@ -180,7 +188,8 @@ def _trials(
             params=cost.params,
             activations=cost.activations,
             seed=derive_seed(study.seed, "trial", trial_id),
-            audited=is_exempt(trial_id),
+            audited=audited,
+            audited_if_worst=audited_if_worst,
         )
 
 

@@ -162,7 +162,7 @@ class _Replay:
     """What decided places, in its order, through the rule once more.
 
     `judged`: trial -> rung -> its decision, as it stands in the end. `lost_at_ms`: when a place was. `left`: trials
-    that failed or were cancelled, as far as the log has them.
+    that failed or were cancelled, as far as the log has them; `audited`: those that the lottery keeps on.
     """
 
     population: list[TrialRow]
@@ -172,6 +172,7 @@ class _Replay:
     judged: dict[str, dict[int, Row]] = field(default_factory=lambda: defaultdict(dict))
     lost_at_ms: dict[Place, int] = field(default_factory=dict)
     left: dict[str, Leave] = field(default_factory=dict)
+    audited: set[str] = field(default_factory=set)
 
     def play(self, arrivals: list[Arrival], closings: Iterable[Closing], leaves: Iterable[Leave]) -> None:
         rule = self._rule()
@@ -204,6 +205,9 @@ class _Replay:
 
     def _arrive(self, rule: Rule, arrival: Arrival, trial: TrialRow) -> None:
         judgement = rule.arrive(trial.cohort, arrival.rung_epochs, trial.trial_id, arrival.error_pct)
+        if trial.audited or (judgement.among_worst and trial.audited_if_worst):
+            self.audited.add(trial.trial_id)
+        is_audited = trial.trial_id in self.audited
         actions = {True: STOP, False: CONTINUE, None: PAUSE}
         row = {
             "arrival": arrival.number,
@@ -213,8 +217,9 @@ class _Replay:
             "error_pct": arrival.error_pct,
             "cutoff_pct": judgement.cutoff_pct if content.is_finite(judgement.cutoff_pct) else None,
             "would_stop": judgement.would_stop,
-            "audited": trial.audited,
-            "decision": CONTINUE if trial.audited else actions[judgement.would_stop],
+            "among_worst": judgement.among_worst,
+            "audited": is_audited,
+            "decision": CONTINUE if is_audited else actions[judgement.would_stop],
             "decided_at_ms": arrival.decided_at_ms,
         }
         self.decisions.append(row)
@@ -344,7 +349,7 @@ def _outcome_by_curve(trial: TrialRow, curve: list[Row], log: _Replay, stopping:
     if last["epoch"] >= stopping.max_epochs:
         return COMPLETED
     decision = log.judged[trial.trial_id].get(last["epoch"])
-    if decision is None or trial.audited or decision["would_stop"] is False:
+    if decision is None or decision["audited"] or decision["would_stop"] is False:
         return RUNNING
     return STOPPED if decision["would_stop"] else PAUSED
 

@@ -150,7 +150,12 @@ def cohort_of(tables: Tables, *, scale: str, space: str) -> Cohort:
         diverged_at=diverged_at,
         is_open=np.array([row["outcome"] in _OPEN for row in trials], dtype=bool),
         is_cancelled=np.array([row["outcome"] == "cancelled" for row in trials], dtype=bool),
-        audit_fraction=np.full(len(trials), 1.0 if study.is_repeat(scale) else stopping.audit_fraction),
+        audit_fraction=np.array(
+            [
+                1.0 if study.is_repeat(scale) else stopping.lottery(among_worst=bool(row["among_worst"]))
+                for row in trials
+            ]
+        ),
         complexity={
             name: np.array([row[name] for row in trials], dtype=np.float64)
             for name in ("flops", "params", "activations")

@@ -40,11 +40,16 @@ LATER_FIELDS: dict[str, tuple[str, ...]] = {
         "mlp", "vit", "of", "width_factor", "depth_factor", "trials_per_space", "max_epochs", "grace_epochs",
         "num_train",
     ),
+    "stopping": ("audit_worst",),
     "rerun": ("ensemble",),
     "": ("space",),
 }  # fmt: skip
 """Fields, by table ("" is the top level), that came after studies had been recorded. At its default such a field does
 not enter the hash, so that a recorded study keeps the one it has."""
+
+
+WORST_TIMES = 3.0
+"""How many times as often the lottery keeps the worst tenth of a rung as others."""
 
 
 class Stopping(Settings):
@@ -53,7 +58,9 @@ class Stopping(Settings):
     `method`: "asha" stops a trial as it arrives at a rung; "asha_promotion" lets it wait there until its place is
     earned; "synchronous" decides a rung when all its trials have arrived, so that the same study gives the same table
     whatever the timing; "none" trains all to the end.
-    `audit_fraction` of the trials are exempt by a seeded lottery. `flops_strata` splits each cohort by flops into
+    `audit_fraction` of the trials are exempt by a seeded lottery; of those that "asha" wants to end, and that are among
+    the worst tenth at that rung, `audit_worst` (None: three times as many), for the ends of bad networks differ most.
+    `flops_strata` splits each cohort by flops into
     that many bands of equal ratio, so that cheap networks, which finish first, do not set the bar for others.
     """
 
@@ -62,7 +69,22 @@ class Stopping(Settings):
     grace_epochs: Count = 1
     reduction_factor: Annotated[int, Field(ge=2)] = 4
     audit_fraction: Share = 0.1
+    audit_worst: Share | None = None
     flops_strata: Count = 1
+
+    @model_validator(mode="after")
+    def _worst(self) -> "Stopping":
+        if self.audit_worst is not None and not self.audit_fraction <= self.audit_worst:
+            raise ValueError(
+                f"audit_worst = {self.audit_worst} is less than audit_fraction = {self.audit_fraction}; who is exempt "
+                "from the start is exempt among the worst, too: give as much or more"
+            )
+        if self.audit_worst is not None and self.method != "asha":
+            raise ValueError(
+                f"audit_worst = {self.audit_worst} goes with method = 'asha', which knows at once who is to end; "
+                f"leave it out with {self.method!r}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _grace(self) -> "Stopping":
@@ -72,6 +94,12 @@ class Stopping(Settings):
                 "a trial must be able to outlive its grace period"
             )
         return self
+
+    def lottery(self, *, among_worst: bool) -> float:
+        """The share of the trials that it exempts, of those among the worst of a rung or of others."""
+        if not among_worst or self.method != "asha":
+            return self.audit_fraction
+        return min(1.0, WORST_TIMES * self.audit_fraction) if self.audit_worst is None else self.audit_worst
 
     @property
     def rungs(self) -> tuple[int, ...]:

@@ -85,7 +85,9 @@ _STUDY_PARAMS = {
         "l1_decay", "gradient_clip", "schedule", "step_at", "step_factor", "cycle_rise", "warmup_steps",
         "label_smoothing", "mixup", "random_erasing", "flip", "crop_padding", "precision",
     ),
-    "stopping": ("method", "max_epochs", "grace_epochs", "reduction_factor", "audit_fraction", "flops_strata"),
+    "stopping": (
+        "method", "max_epochs", "grace_epochs", "reduction_factor", "audit_fraction", "audit_worst", "flops_strata",
+    ),
     "judging": ("margin_pct", "confidence", "num_bootstrap"),
 }  # fmt: skip
 _COLUMNS = [
@@ -175,7 +177,8 @@ def note(study: Mapping[str, Any], verdicts: str = "") -> str:
                 "- `outcome`: completed; stopped (early, at `rung`; status KILLED); diverged, failed (status FAILED); "
                 "cancelled (by hand, or because all was decided before it began; KILLED); paused (waits at `rung` for "
                 "its place; SCHEDULED).",
-                "- `audited`: kept on by lottery whatever its error, so that the stopped ones can be judged fairly.",
+                "- `audited`: kept on by lottery whatever its error, so that the stopped ones can be judged fairly; "
+                "more of the worst are, once they are found to be.",
                 "- `flops_m`, `params_m`, `activations_m`: millions, for one image. Colours tell the design spaces.",
             ]
         ),

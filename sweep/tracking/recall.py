@@ -206,10 +206,10 @@ def _read_origin(client: Any, parent: Any) -> tuple[dict[str, Any], list[TrialRo
 
 def _check_version(parent: Any, origin: dict[str, Any]) -> None:
     version = origin.get("schema_version", 1)
-    if version > SCHEMA_VERSION:
+    if version != SCHEMA_VERSION:  # its rule may have decided otherwise
         raise ValueError(
             f"--parent: the sweep of run {parent.info.run_id!r} was recorded with schema version {version}, and this "
-            f"program reads up to {SCHEMA_VERSION}; recover it with the version of designspace-sweep that recorded it "
+            f"program reads {SCHEMA_VERSION}; recover it with the version of designspace-sweep that recorded it "
             f"(git commit {origin.get('git_commit')})"
         )
 

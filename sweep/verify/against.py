@@ -11,8 +11,8 @@ from sweep.verify.check import Check, some
 from sweep.verify.journal import JournalRows, Row
 
 _CONFIGURATION = (
-    "space", "scale", "cohort", "draw", "architecture_id", "architecture", "seed", "audited", "flops", "params",
-    "activations",
+    "space", "scale", "cohort", "draw", "architecture_id", "architecture", "seed", "audited", "audited_if_worst",
+    "flops", "params", "activations",
 )  # fmt: skip
 _CURVE = ("train_loss", "val_loss", "val_error_pct", "learning_rate")
 

@@ -47,12 +47,17 @@ def _check_sequence(journal: JournalRows, check: Check) -> None:
     previous_ms = 0
     for row in journal.decisions:
         trial = journal.trial_of.get(row["trial_id"], row)
-        for column in ("cohort", "audited"):
-            check.require(
-                row[column] == trial[column],
-                f"{_named(row)}: its {column} is {row[column]}, the trial's {trial[column]}",
-            )
+        check.require(
+            row["cohort"] == trial["cohort"],
+            f"{_named(row)}: its cohort is {row['cohort']}, the trial's {trial['cohort']}",
+        )
         before = latest.get(row["trial_id"])
+        was_audited = before["audited"] if before else trial["audited"]
+        is_audited = int(was_audited or (row["among_worst"] and trial.get("audited_if_worst", 0)))
+        check.require(
+            row["audited"] == is_audited,
+            f"{_named(row)}: its audited is {row['audited']}, and the lottery's {is_audited}",
+        )
         check.require(
             before is None or before["rung_epochs"] < row["rung_epochs"], f"{_named(row)}: came after a higher rung"
         )
@@ -129,6 +134,8 @@ def _complaints(journal: JournalRows, row: Row, expected: Expected) -> list[str]
             f"would_stop is {row['would_stop']}, and the rule would {_SAID[verdict.would_stop]} (error "
             f"{row['error_pct']}, cutoff {verdict.cutoff_pct})"
         )
+    if row["among_worst"] != int(verdict.among_worst):
+        found.append(f"among_worst is {row['among_worst']}, and the rule's is {int(verdict.among_worst)}")
     if row["decision"] not in verdict.decisions:
         found.append(
             f"the decision was {row['decision']!r}, and the rule's is {' or '.join(sorted(verdict.decisions))}"

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import quote
 
 FILE_NAME, MARK_NAME = "journal.sqlite", ".journal-commits"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 METHODS = ("asha", "asha_promotion", "synchronous", "none")
 _WAIT_S = 30.0
 
@@ -30,8 +30,8 @@ _COLUMNS: dict[str, dict[str, Any]] = {
     "trials": {
         "trial_id": str, "launch_order": int, "space": str, "scale": str, "cohort": str, "draw": int,
         "architecture_id": str, "architecture": str, "flops": int, "params": int, "activations": int, "seed": int,
-        "audited": int, "outcome": str, "attempts": int, "batch_size": _INT, "failure": _TEXT, "started_at_ms": _INT,
-        "ended_at_ms": _INT, "run_id": _TEXT, "delivered_outcome": _TEXT,
+        "audited": int, "audited_if_worst": int, "outcome": str, "attempts": int, "batch_size": _INT,
+        "failure": _TEXT, "started_at_ms": _INT, "ended_at_ms": _INT, "run_id": _TEXT, "delivered_outcome": _TEXT,
     },
     "epochs": {
         "trial_id": str, "epoch": int, "train_loss": _REAL, "val_loss": _REAL, "val_error_pct": _REAL,
@@ -40,7 +40,7 @@ _COLUMNS: dict[str, dict[str, Any]] = {
     },
     "decisions": {
         "arrival": int, "trial_id": str, "cohort": str, "rung_epochs": int, "error_pct": _REAL, "cutoff_pct": _REAL,
-        "would_stop": _INT, "audited": int, "decision": str, "decided_at_ms": int,
+        "would_stop": _INT, "among_worst": int, "audited": int, "decision": str, "decided_at_ms": int,
     },
     "promotions": {"trial_id": str, "rung_epochs": int, "after_arrival": int, "promoted_at_ms": int},
     "closings": {"after_arrival": int, "closed_at_ms": int},

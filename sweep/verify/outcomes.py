@@ -88,7 +88,7 @@ def _stopped(journal: JournalRows, trial: Row, curve: list[Row]) -> Complaints:
             f"it was stopped after {len(curve)} epochs, where the decision is {decision['decision']!r} and would_stop "
             f"{known}"
         )
-    if trial["audited"]:
+    if trial["audited"] or (decision is not None and decision["audited"]):
         yield "it was stopped, though the lottery exempts it"
 
 

@@ -93,8 +93,8 @@ def _complaints(journal: JournalRows, trial: Row) -> Iterator[str]:
         yield "its architecture is not the JSON of a network"
     if min(trial["flops"], trial["params"], trial["activations"]) <= 0:
         yield f"it has {trial['flops']} flops, {trial['params']} params and {trial['activations']} activations"
-    if trial["audited"] not in (0, 1):
-        yield f"its audited is {trial['audited']}"
+    if (trial["audited"], trial["audited_if_worst"]) not in ((0, 0), (0, 1), (1, 1)):
+        yield f"its audited is {trial['audited']}, and its audited_if_worst {trial['audited_if_worst']}"
     if journal.is_repeat(trial["scale"]) and not trial["audited"]:
         yield f"the scale {trial['scale']} is a repeat, and it is not exempt from stopping"
     yield from _wrong_cohort(journal, trial)

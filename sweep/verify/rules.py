@@ -5,7 +5,8 @@ what sweep/scheduling/asha.py says it does, not from how it does it; agreement o
 Everything is counted anew at each arrival, with sorted lists and `numpy.percentile`.
 
 * Asynchronous stopping: an arrival stops if its error is above the 1/eta quantile of the errors that came to its rung
-  before it; the first one goes on.
+  before it; the first one goes on. It is among the worst if it stops, and no more than a tenth of those that have
+  come, itself included, are as bad as it is.
 * Asynchronous promotion: of the n that have arrived at a rung, the best n // eta have earned their place, and keep it;
   ties go to who counted there first. A closing takes the chance from all that have not.
 * Synchronous: when all that can come to a rung have come or are gone, its best n // eta go on, one at least; ties go to
@@ -38,11 +39,12 @@ _GONE = ("failed", "diverged", "cancelled")
 @dataclass(frozen=True)
 class Verdict:
     """What an arrival led to. `decisions`: what may have been done at once (one, except where the journal's clock
-    cannot tell what came first); `would_stop`: as it stands now."""
+    cannot tell what came first); `would_stop`: as it stands now; `among_worst` of its rung."""
 
     would_stop: bool | None
     decisions: frozenset[str]
     cutoff_pct: float | None = None
+    among_worst: bool = False
 
 
 @dataclass
@@ -93,8 +95,10 @@ def _stopping(journal: JournalRows) -> Expected:
         if would_stop:
             lost.add(row["trial_id"])
         shown = None if cutoff is None or math.isinf(cutoff) else cutoff
-        expected.verdicts[_place(row)] = Verdict(would_stop, _done(row, would_stop), shown)
         earlier.append(_rank(row))
+        num_as_bad = sum(error >= _rank(row) for error in earlier)
+        among_worst = would_stop and 10 * num_as_bad <= len(earlier)
+        expected.verdicts[_place(row)] = Verdict(would_stop, _done(row, would_stop), shown, among_worst)
     return expected
 
 

@@ -131,7 +131,7 @@ def test_the_full_budget_says_by_which_right(findings):
     known = replace(estimate, num_networks=1200, num_known=300, num_wanted_to_end=1000, num_audited=100)
     assert words.full_budget_texts([known]) == [
         "Early stopping ended 900 of 1,200 networks before their full budget. Of the 1,000 that it wanted to end, a "
-        "lottery kept 100 whatever their error; these stand for the others, so that what is told here is of all "
+        "lottery kept 100, drawn before they began; these stand for the others, so that what is told here is of all "
         "networks."
     ]
     every = replace(estimate, num_known=estimate.num_networks)

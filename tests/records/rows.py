@@ -24,7 +24,7 @@ def trial_row(number: int, **changes: Any) -> TrialRow:
         "trial_id": f"anynet_c-small-{number:04d}", "launch_order": number, "space": "anynet_c", "scale": "small",
         "cohort": "anynet_c/small", "draw": number, "architecture_id": ARCHITECTURE.id,
         "architecture": ARCHITECTURE.to_json(), "flops": 1000, "params": 100, "activations": 10,
-        "seed": number, "audited": False,
+        "seed": number, "audited": False, "audited_if_worst": changes.get("audited", False),
     }  # fmt: skip
     return TrialRow(**{**fields, **changes})
 
@@ -39,7 +39,7 @@ def epoch_row(trial_id: str, epoch: int, error: float = 20.0, **changes: Any) ->
 
 def decision_row(trial_id: str, rung: int, error: float | None, would_stop: bool | None = False) -> DecisionRow:
     decision = "pause" if would_stop is None else "stop" if would_stop else "continue"
-    return DecisionRow(trial_id, "anynet_c/small", rung, error, 15.0, would_stop, False, decision)
+    return DecisionRow(trial_id, "anynet_c/small", rung, error, 15.0, would_stop, False, False, decision)
 
 
 def make_journal(run_dir: Path, num: int = 4) -> Journal:

@@ -15,6 +15,7 @@ from sweep.statistics.reading import cohorts_of_curves
 def of_curves(curves: np.ndarray, *, rungs: dict[str, tuple[int, ...]], **told: Any) -> Trials:
     """A curve is NaN from the epoch on in which it diverged."""
     lost = np.isnan(curves)
+    told.setdefault("audited_if_worst", told["audited"])
     return Trials(
         max_epochs=curves.shape[1],
         rungs=rungs,

@@ -7,7 +7,7 @@ import pytest
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler
 
-from sweep.scheduling.asha import Asha, lower_quantile, next_rung
+from sweep.scheduling.asha import Asha, Judgement, lower_quantile, next_rung
 from sweep.studies import Stopping
 
 
@@ -99,3 +99,16 @@ def test_decides_as_ray_does(seed, eta, grace, most):
     if eta != 3:  # with eta 3 Ray's quantile of tied errors is off in the last bit, and stops some of the ties
         errors = errors.round(0)
     assert our_decisions(errors, eta, grace, most) == ray_decisions(errors, eta, grace, most)
+
+
+def test_among_the_worst_are_those_that_stop_and_of_whom_a_tenth_are_as_bad_at_most():
+    rule = Asha(4)
+    judged = [rule.arrive("c", 1, str(number), 50.0 + number) for number in range(9)]  # each worse than all before
+    assert not any(judgement.among_worst for judgement in judged)  # of nine nobody is a tenth
+    assert rule.arrive("c", 1, "tenth", 90.0) == Judgement(True, 52.0, among_worst=True)
+    assert not rule.arrive("c", 1, "tie", 90.0).among_worst  # two of eleven are as bad
+    assert not rule.arrive("c", 1, "best", 10.0).among_worst
+    for number in range(7):
+        rule.arrive("c", 1, f"good {number}", 40.0)
+    assert not rule.arrive("c", 1, "second", 89.0).among_worst  # three of twenty
+    assert rule.arrive("c", 4, "tenth", 10.0) == Judgement(True)  # it has lost: here it is ranked with nobody

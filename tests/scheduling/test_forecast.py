@@ -124,6 +124,7 @@ def test_halving_at_once_is_the_rule_played_arrival_by_arrival(seed, eta):
         errors_pct=dict.fromkeys(stopping.rungs, merits),
         diverged_at=np.zeros(40, dtype=np.int64),
         audited=audited.tolist(),
+        audited_if_worst=audited.tolist(),
         epoch_s=np.ones(40),
     )
     rule = Synchronous(eta, {name: Cohort(stopping.rungs, known) for name, known in members.items()})

@@ -44,7 +44,8 @@ def test_populations_are_pinned(study):
     first, digest = PINNED[study]
     rows, _ = draw_population(load_study(study))
     assert {row.trial_id: row.architecture_id for row in rows[:4]} == first
-    assert hashlib.sha256(repr([astuple(row) for row in rows]).encode()).hexdigest()[:16] == digest
+    told = [astuple(row)[:-1] for row in rows]  # without audited_if_worst, which is younger
+    assert hashlib.sha256(repr(told).encode()).hexdigest()[:16] == digest
 
 
 def test_a_row_holds_what_its_network_costs_and_is():

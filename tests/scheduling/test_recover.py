@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from tracking.journal_maker import FAILURE, MadeUpSweep, asking, extend, make_journal
 
-from sweep.records.journal import FILE_NAME, UNFINISHED, Journal, now_ms
+from sweep.records.journal import FILE_NAME, SCHEMA_VERSION, UNFINISHED, Journal, now_ms
 from sweep.scheduling.recover import recover
 from sweep.tracking import TrackingError, default_tracking_uri, serve
 from sweep.tracking.content import INTERRUPTED
@@ -697,14 +697,15 @@ def test_a_sweep_without_its_artifacts_says_what_is_missing(lost, uri, mlflow_di
     )
 
 
-def test_a_sweep_of_a_newer_program_is_refused(lost, uri, mlflow_dir, sql):
+@pytest.mark.parametrize("version", [SCHEMA_VERSION - 1, SCHEMA_VERSION + 1])
+def test_a_sweep_of_another_program_is_refused(lost, uri, mlflow_dir, sql, version):
     lost.train(5).deliver()
     parent = lost.parent()
     lost.lose()
     path = mlflow_dir / "mlartifacts" / parent / "artifacts" / "sweep.json"
-    path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 3'))
+    path.write_text(path.read_text().replace(f'"schema_version": {SCHEMA_VERSION}', f'"schema_version": {version}'))
     sql("DELETE FROM tags WHERE run_uuid = ? AND key = 'sha256.sweep.json'", parent)
-    says = "schema version 3, and this program reads up to 2; recover it with the version.*commit f"
+    says = f"schema version {version}, and this program reads {SCHEMA_VERSION}; recover it with the version.*commit f"
     refused(lost, uri=uri, parent=parent, error=ValueError, says=says)
 
 

@@ -205,6 +205,7 @@ def test_studies_are_frozen():
         ("recipe=sead", "recipe = 'sead'", "is no preset; name one (seed)"),
         ("recipe=3", "recipe = 3", "dictionary"),
         ("stopping.grace_epochs=99", "grace_epochs = 99", "max_epochs"),
+        ("stopping.audit_worst=0.05", "audit_worst = 0.05", "as much or more"),
         ("stopping.reduction_factor=1", "stopping.reduction_factor = 1", "greater"),
         ("stopping.audit_fraction=1.5", "stopping.audit_fraction = 1.5", "less"),
         ("scale.flops_max=1", "flops_max = 1", "widen"),

@@ -30,14 +30,19 @@ def curves(run_dir: Path) -> dict[str, list[tuple[int, float, float, float]]]:
 def check_decisions(run_dir: Path, eta: int) -> int:
     """Each decision must be what the rule gives on the journal's own sequence of arrivals; answers their number."""
     arrived: dict[tuple[str, int], list[float]] = {}
+    lost: set[str] = set()
     decisions = journal(run_dir, "SELECT * FROM decisions ORDER BY arrival")
     for row in decisions:
         earlier = arrived.setdefault((row["cohort"], row["rung_epochs"]), [])
         error = np.inf if row["error_pct"] is None else row["error_pct"]
-        would_stop = error == np.inf or (bool(earlier) and error > np.percentile(earlier, 100 / eta))
+        has_lost = row["trial_id"] in lost
+        would_stop = has_lost or error == np.inf or (bool(earlier) and error > np.percentile(earlier, 100 / eta))
         assert bool(row["would_stop"]) == would_stop, row
         assert row["decision"] == ("stop" if would_stop and not row["audited"] else "continue"), row
-        earlier.append(error)
+        if not has_lost:
+            earlier.append(error)
+        if would_stop:
+            lost.add(row["trial_id"])
     return len(decisions)
 
 

@@ -80,7 +80,7 @@ def _trials(spaces: tuple[str, ...], num: int, scales: tuple[str, ...] = ("small
                     trial_id=f"{space}-{scale}-{draw:04d}", launch_order=len(rows), space=space, scale=scale,
                     cohort=f"{space}/{scale}", draw=draw, architecture_id=network.id, architecture=network.to_json(),
                     flops=cost.flops, params=cost.params, activations=cost.activations, seed=draw,
-                    audited=draw % 5 == 0,
+                    audited=draw % 5 == 0, audited_if_worst=draw % 5 == 0,
                 )
             )  # fmt: skip
     return rows

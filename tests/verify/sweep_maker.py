@@ -61,6 +61,7 @@ def trial_row(space: str, draw: int, order: int, *, audited: bool, scale: str = 
         trial_id=trial_id, launch_order=order, space=space, scale=scale, cohort=f"{space}/{scale}{part}", draw=draw,
         architecture_id=network.id, architecture=network.to_json(), flops=500_000 + draw, params=9_000 + draw,
         activations=1_000 + draw, seed=random.Random(trial_id).getrandbits(48), audited=audited,
+        audited_if_worst=audited or random.Random(trial_id).random() < 0.4,
     )  # fmt: skip
 
 
@@ -127,6 +128,7 @@ class MadeUpSweep:
         for row in trials:
             cohort = cohorts.setdefault(row["cohort"], Cohort(_rungs(self._stopping[row["scale"]]), set()))
             cohort.members.add(row["trial_id"])
+        self._audited = {row["trial_id"] for row in self.journal.decisions() if row["audited"]}
         self._rule = rule_of(stopping["method"], stopping["reduction_factor"], cohorts)
         replay(
             self._rule,
@@ -202,11 +204,15 @@ class MadeUpSweep:
         if rung is not None:
             judgement = self._rule.arrive(row["cohort"], rung, trial_id, error_pct)
             would_stop = judgement.would_stop
-            if not row["audited"]:
+            if judgement.among_worst and row["audited_if_worst"]:
+                self._audited.add(trial_id)
+            is_audited = bool(row["audited"]) or trial_id in self._audited
+            if not is_audited:
                 action = "pause" if would_stop is None else "stop" if would_stop else "continue"
             decision = DecisionRow(
-                trial_id, row["cohort"], rung, error_pct, judgement.cutoff_pct, would_stop, bool(row["audited"]), action
-            )
+                trial_id, row["cohort"], rung, error_pct, judgement.cutoff_pct, would_stop, judgement.among_worst,
+                is_audited, action,
+            )  # fmt: skip
         left = self._rule.leave(row["cohort"], trial_id) if diverged else Judgement(None)
         outcome = {"continue": "running", "pause": "paused", "stop": "stopped"}[action]
         outcome = "diverged" if diverged else "completed" if epoch == stopping["max_epochs"] else outcome

@@ -224,8 +224,8 @@ IN_THE_JOURNAL = [
     )),
     ("a trial too many", "I5", "has 7 trials, and the study asks for 6", "asha", (
         "INSERT INTO trials SELECT replace(trial_id, '0005', '0006'), 12, space, scale, cohort, 6, architecture_id,"
-        " architecture, flops, params, activations, seed + 1, audited, 'pending', 0, 0, 0, NULL, 0, NULL, NULL, NULL,"
-        " NULL, NULL, NULL FROM trials WHERE trial_id = 'regnet_x-small-0005'",
+        " architecture, flops, params, activations, seed + 1, audited, audited, 'pending', 0, 0, 0, NULL, 0, NULL,"
+        " NULL, NULL, NULL, NULL, NULL FROM trials WHERE trial_id = 'regnet_x-small-0005'",
     )),
     ("another architecture", "I5", "its architecture has the id", "asha", (
         f"UPDATE trials SET architecture = replace(architecture, '16', '32') WHERE trial_id = {COMPLETED}",
@@ -279,7 +279,7 @@ IN_THE_JOURNAL = [
         "UPDATE decisions SET rung_epochs = 3 WHERE arrival = 1",
     )),
     ("a decision on what never was", "I6", "it was never there", "asha", (
-        "INSERT INTO decisions SELECT 99, trial_id, cohort, 4, 1, 1, 0, audited, 'continue', decided_at_ms"
+        "INSERT INTO decisions SELECT 99, trial_id, cohort, 4, 1, 1, 0, 0, audited, 'continue', decided_at_ms"
         f" FROM decisions WHERE trial_id = {STOPPED} AND rung_epochs = 1",
     )),
     # the file

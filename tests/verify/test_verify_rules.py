@@ -35,7 +35,7 @@ STOPPING = st.fixed_dictionaries(
         "reduction_factor": st.integers(2, 4),
         "grace_epochs": st.sampled_from((1, 1, 2)),
         "max_epochs": st.integers(1, 9),
-        "trials_per_space": st.integers(1, 9),
+        "trials_per_space": st.sampled_from((1, 2, 4, 9, 25)),
     }
 )
 SESSIONS = st.lists(st.integers(1, 40), max_size=3)
@@ -139,7 +139,7 @@ def decide(method: str, arrivals: list[tuple[str, int, float | None]], audited: 
         decisions=[
             {
                 "arrival": number, "trial_id": trial, "cohort": "c", "rung_epochs": rung, "error_pct": error,
-                "audited": trial in audited, "cutoff_pct": None, "decided_at_ms": 10 * number,
+                "audited": trial in audited, "cutoff_pct": None, "among_worst": 0, "decided_at_ms": 10 * number,
             }
             for number, (trial, rung, error) in enumerate(arrivals, start=1)
         ],

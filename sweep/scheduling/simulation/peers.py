@@ -58,6 +58,11 @@ class Design:
             max_epochs=self.max_epochs, grace_epochs=self.grace_epochs, reduction_factor=self.reduction_factor
         ).rungs
 
+    def lottery(self, *, among_worst: bool) -> float:
+        """The share of the networks that it exempts, of those among the worst of a rung or of others."""
+        method: Any = METHODS.get(self.scheduler, "none")
+        return Stopping(method=method, audit_fraction=self.audit_fraction).lottery(among_worst=among_worst)
+
     @property
     def heeded(self) -> dict[str, Any]:
         """The numbers that its scheduler heeds, by name."""

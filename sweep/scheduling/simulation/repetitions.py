@@ -230,7 +230,7 @@ def _course(work: _Work, design: Design, draw: _Draw) -> Course:
     num = design.num_trials
     spaces = [pool.space for pool in work.pools for _ in range(num)]
     chosen = [(pool, networks[:num]) for pool, networks in zip(work.pools, draw.networks)]
-    audited = (draw.lottery[:, :num].ravel() < design.audit_fraction).tolist()
+    tickets = draw.lottery[:, :num].ravel()
     plan = schedule(design, spaces)
     trials = Trials(
         max_epochs=design.max_epochs,
@@ -241,7 +241,8 @@ def _course(work: _Work, design: Design, draw: _Draw) -> Course:
             for rung in design.rungs
         },
         diverged_at=np.concatenate([pool.cohort.diverged_at[networks] for pool, networks in chosen]),
-        audited=audited,
+        audited=(tickets < design.lottery(among_worst=False)).tolist(),
+        audited_if_worst=(tickets < design.lottery(among_worst=True)).tolist(),
         epoch_s=np.concatenate([pool.epoch_s[networks] for pool, networks in chosen]),
     )
     order = np.argsort(draw.order[:, :num].ravel()).tolist()
@@ -292,7 +293,9 @@ def _stopped(drawn: Cohort, course: Course, own: slice, design: Design) -> Cohor
         drawn,
         errors=np.where(untrained, np.nan, drawn.errors),
         would_stop_at=course.would_stop_at[own],
-        audit_fraction=np.full(len(drawn), design.audit_fraction),
+        audit_fraction=np.where(
+            course.among_worst[own], design.lottery(among_worst=True), design.lottery(among_worst=False)
+        ),
     )
     return seen.take(epochs > 0)
 

@@ -31,7 +31,7 @@ class Trials:
 
     `cohorts`: whom each is ranked with; `rungs` of each cohort, in epochs, rising and below `max_epochs`. `errors_pct`
     (n) after so many epochs, for each rung; `diverged_at` (n): in which epoch, 0 for never; `epoch_s` (n): seconds of
-    an epoch.
+    an epoch. `audited_if_worst`: whether it is exempt where it is among the worst of a rung.
     """
 
     max_epochs: int
@@ -40,6 +40,7 @@ class Trials:
     errors_pct: Mapping[int, Floats]
     diverged_at: NDArray[np.int64]
     audited: Sequence[bool]
+    audited_if_worst: Sequence[bool]
     epoch_s: Floats
 
 
@@ -47,13 +48,14 @@ class Trials:
 class Course:
     """How it went; arrays of n, in the order of the trials.
 
-    `would_stop_at`: the first rung at which the rule said stop, 0 for none; known of exempt trials too. `finished`:
-    what the trial reaches at the full budget is known, because it trained so long or diverged. `busy_s`: seconds of
-    training of all workers together, of `wall_s` for each.
+    `would_stop_at`: the first rung at which the rule said stop, 0 for none; known of exempt trials too; `among_worst`:
+    whether it was among the worst there. `finished`: what the trial reaches at the full budget is known, because it
+    trained so long or diverged. `busy_s`: seconds of training of all workers together, of `wall_s` for each.
     """
 
     epochs: NDArray[np.int64]
     would_stop_at: NDArray[np.int64]
+    among_worst: NDArray[np.bool_]
     finished: NDArray[np.bool_]
     wall_s: float
     busy_s: float
@@ -86,6 +88,8 @@ class _Replay:
         self._ends = [epoch or trials.max_epochs for epoch in self._diverged_at]
         self._epochs = [0] * num
         self._would_stop_at = [0] * num
+        self._among_worst = [False] * num
+        self._audited = list(trials.audited)
         self._next = 0  # the place in the order of the next new trial
         self._events: list[tuple[float, int, int]] = []  # (when, number of the stretch, trial), of those that train
         self._num_stretches = 0
@@ -109,6 +113,7 @@ class _Replay:
         return Course(
             epochs=epochs,
             would_stop_at=np.array(self._would_stop_at, dtype=np.int64),
+            among_worst=np.array(self._among_worst, dtype=bool),
             finished=epochs == np.array(self._ends, dtype=np.int64),
             wall_s=self._now_s,
             busy_s=float(epochs @ self._trials.epoch_s),
@@ -157,15 +162,18 @@ class _Replay:
         judgement = self._rule.arrive(self._trials.cohorts[trial], rung, self._names[trial], error_pct)
         if judgement.would_stop:
             self._lose(trial, rung)
+        if judgement.among_worst:
+            self._among_worst[trial] = True
+            self._audited[trial] = self._audited[trial] or self._trials.audited_if_worst[trial]
         if judgement.earned or judgement.lost:
             self._settle(judgement, arriving=trial)
-        return self._trials.audited[trial] or judgement.would_stop is False
+        return self._audited[trial] or judgement.would_stop is False
 
     def _settle(self, judgement: Judgement, arriving: int = -1) -> None:
         """Those whose place was decided by the arrival or end of another."""
         for rung, name in judgement.earned:
             trial = int(name)
-            if trial != arriving and not self._trials.audited[trial]:
+            if trial != arriving and not self._audited[trial]:
                 heappush(self._ready, (-rung, self._place[trial], trial))
         for rung, name in judgement.lost:
             self._lose(int(name), rung)

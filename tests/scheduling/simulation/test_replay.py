@@ -15,7 +15,7 @@ from sweep.scheduling.conductor import Conductor, Stretch
 from sweep.scheduling.simulation.replay import Trials, names, play
 
 
-def trials_of(errors, rungs=(1, 2), *, audited=(), epoch_s=None, num_epochs=4) -> Trials:
+def trials_of(errors, rungs=(1, 2), *, audited=(), if_worst=(), epoch_s=None, num_epochs=4) -> Trials:
     """One cohort; an error for each trial, or a curve for each."""
     curves = np.array(errors, dtype=float)
     curves = np.broadcast_to(curves[:, np.newaxis], (len(curves), num_epochs)) if curves.ndim == 1 else curves
@@ -24,6 +24,7 @@ def trials_of(errors, rungs=(1, 2), *, audited=(), epoch_s=None, num_epochs=4) -
         cohorts=["c"] * len(curves),
         rungs={"c": rungs},
         audited=[trial in audited for trial in range(len(curves))],
+        audited_if_worst=[trial in (*audited, *if_worst) for trial in range(len(curves))],
         epoch_s=np.ones(len(curves)) if epoch_s is None else np.array(epoch_s, dtype=float),
     )
 
@@ -75,6 +76,14 @@ def test_where_the_exempt_would_have_stopped_is_recorded_and_does_not_stop_them(
     course = play(Asha(2), trials_of([[1, 1, 1], [2, 0, 0], [3, 3, 3]], audited=[1, 2]), [0, 1, 2])
     assert course.epochs.tolist() == [3, 3, 3]
     assert course.would_stop_at.tolist() == [0, 1, 1]  # the first rung counts, whatever a later one says
+
+
+def test_among_the_worst_the_lottery_keeps_more():
+    errors = [*range(1, 10), 20, 8, 30]  # the tenth is the worst of ten; the last of twelve, but is not kept
+    course = play(Asha(2), trials_of(errors, if_worst=[4, 9, 10]), range(12))
+    assert course.among_worst.tolist() == [trial in (9, 11) for trial in range(12)]
+    assert course.epochs.tolist() == [4, *[1] * 8, 4, 1, 1]
+    assert course.would_stop_at.tolist() == [0, *[1] * 11]
 
 
 def test_who_diverges_arrives_at_the_next_rung_as_the_worst_and_its_fate_is_known():
@@ -177,9 +186,7 @@ def test_it_is_what_the_conductor_does(memory_path, method, num_workers):
     errors = [[error_pct(row.trial_id, epoch) for epoch in range(1, stopping.max_epochs + 1)] for row in rows]
     cohorts = [row.cohort for row in rows]
     members = {
-        cohort: Cohort(
-            stopping.rungs, {name: row.audited for name, row in zip(names(len(rows)), rows) if row.cohort == cohort}
-        )
+        cohort: Cohort(stopping.rungs, [name for name, row in zip(names(len(rows)), rows) if row.cohort == cohort])
         for cohort in set(cohorts)
     }
     course = play(
@@ -189,6 +196,7 @@ def test_it_is_what_the_conductor_does(memory_path, method, num_workers):
             cohorts=cohorts,
             rungs=dict.fromkeys(cohorts, stopping.rungs),
             audited=[row.audited for row in rows],
+            audited_if_worst=[row.audited_if_worst for row in rows],
             epoch_s=np.array([epoch_s[row.trial_id] for row in rows]),
         ),
         np.argsort([row.launch_order for row in rows]).tolist(),
@@ -199,5 +207,8 @@ def test_it_is_what_the_conductor_does(memory_path, method, num_workers):
     ended = dict(ask(run_dir, "SELECT trial_id, outcome FROM trials"))
     assert course.epochs.tolist() == [trained[row.trial_id] for row in rows]
     assert course.would_stop_at.tolist() == [stopped.get(row.trial_id, 0) for row in rows]
+    worst = {trial_id for (trial_id,) in ask(run_dir, "SELECT trial_id FROM decisions WHERE among_worst")}
+    assert course.among_worst.tolist() == [row.trial_id in worst for row in rows]
+    assert bool(worst) == (method == "asha")
     assert course.finished.tolist() == [ended[row.trial_id] in ("completed", "diverged") for row in rows]
     assert course.wall_s == pytest.approx(wall_s)
