@@ -23,28 +23,38 @@ def curves(num: int, rng: np.random.Generator, *, num_epochs: int = 9, heavy: bo
 
 
 def cohort(
-    errors: np.ndarray, rng: np.random.Generator, *, audit_fraction: float = 0.25, space: str = "made"
+    errors: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    audit_fraction: float = 0.25,
+    audit_worst: float | None = None,
+    space: str = "made",
 ) -> Cohort:
-    """As ASHA leaves it, networks arriving one after another."""
-    num = len(errors)
-    audited = rng.random(num) < audit_fraction
+    """As ASHA leaves it, networks arriving one after another; of the worst the lottery keeps as many as of others, if
+    not `audit_worst`."""
+    num, worst = len(errors), audit_fraction if audit_worst is None else audit_worst
+    tickets, lottery = rng.random(num), np.full(num, audit_fraction)
     rule, seen = Asha(REDUCTION_FACTOR), errors.copy()
     would_stop_at = np.zeros(num, dtype=np.int64)
     for trial in rng.permutation(num):
         for rung in RUNGS:
-            if (
-                rule.arrive("all", rung, str(trial), float(errors[trial, rung - 1])).would_stop
-                and not would_stop_at[trial]
-            ):
+            judgement = rule.arrive("all", rung, str(trial), float(errors[trial, rung - 1]))
+            if judgement.would_stop and not would_stop_at[trial]:
                 would_stop_at[trial] = rung
-            if would_stop_at[trial] and not audited[trial]:
+            if judgement.among_worst:
+                lottery[trial] = worst
+            if would_stop_at[trial] and tickets[trial] >= lottery[trial]:
                 seen[trial, rung:] = np.nan
                 break
-    return bare(seen, would_stop_at, audit_fraction=audit_fraction, space=space)
+    return bare(seen, would_stop_at, audit_fraction=lottery, space=space)
 
 
 def bare(
-    errors: np.ndarray, would_stop_at: np.ndarray, *, audit_fraction: float | None = 0.25, space: str = "made"
+    errors: np.ndarray,
+    would_stop_at: np.ndarray,
+    *,
+    audit_fraction: float | np.ndarray | None = 0.25,
+    space: str = "made",
 ) -> Cohort:
     num, num_epochs = errors.shape
     nobody = np.zeros(num, dtype=bool)
@@ -58,6 +68,6 @@ def bare(
         np.zeros(num, dtype=np.int64),
         nobody,
         nobody,
-        np.full(num, np.nan if audit_fraction is None else audit_fraction),
+        np.broadcast_to(np.nan if audit_fraction is None else audit_fraction, num).astype(float),
         {"flops": np.linspace(1e5, 2e5, num)},
     )
