@@ -65,7 +65,7 @@ def _row(draw: int) -> TrialRow:
     return TrialRow(
         trial_id=f"anynet_d-small-{draw:04d}", launch_order=draw, space="anynet_d", scale="small",
         cohort="anynet_d/small", draw=draw, architecture_id=drawn.id, architecture=drawn.to_json(), flops=cost.flops,
-        params=cost.params, activations=cost.activations, seed=draw, audited=False,
+        params=cost.params, activations=cost.activations, seed=draw, audited=False, audited_if_worst=False,
     )  # fmt: skip
 
 
